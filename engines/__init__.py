@@ -1,0 +1,1 @@
+"""Run compiled engines: token ids or noise in, ids or pixels out. No text, no HTTP, no torch."""

@@ -1,0 +1,1 @@
+"""Runtimes that execute a compiled engine; nothing outside this folder imports one."""

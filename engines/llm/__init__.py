@@ -1,0 +1,1 @@
+"""The language-model engine: sequences, sampling, the KV cache, the scheduler and the step."""

@@ -1,0 +1,90 @@
+"""What a backend is given, what it answers and what it must do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The inputs of one run over the slots `first_slot` to `first_slot + n - 1`.
+
+    Either a decode step (S = 1, any n >= 1) or one chunk of one prompt (n = 1, S >= 1). Every row
+    writes its S tokens behind the `past_lens` tokens that its slot already holds.
+    """
+
+    first_slot: int
+    input_ids: IntArray  # [n, S]
+    past_lens: NDArray[np.int32]  # [n]
+    logit_indices: IntArray  # [R] rows of [n * S] for which logits are computed
+
+    @property
+    def num_slots(self) -> int:
+        return int(self.input_ids.shape[0])
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.input_ids.size)
+
+
+class RunOutput(Protocol):
+    """Logits of the R rows that the batch asked for; valid until the runner's next call."""
+
+    def argmax(self, rows: IntArray) -> IntArray:
+        """The most likely token of each of `rows`. [len(rows)]"""
+        ...
+
+    def candidates(self, row: int, k: int) -> tuple[IntArray, FloatArray]:
+        """At least the `k` most likely tokens of a row, unordered: ids and logits. [>= k] each."""
+        ...
+
+    def logits(self, row: int) -> FloatArray:
+        """All logits of a row, not to be written to. [num_tokens of the vocabulary]"""
+        ...
+
+
+class ModelRunner(Protocol):
+    """A compiled model with the states of its slots. `engines.backends` implements it."""
+
+    @property
+    def num_slots(self) -> int: ...
+
+    @property
+    def max_context(self) -> int: ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that can be sampled; padded columns of the head are cut off."""
+        ...
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Cache memory that one token of one slot takes."""
+        ...
+
+    def run(self, batch: Batch) -> RunOutput:
+        """Compute one batch and write its keys and values into its slots; one thread calls.
+
+        Raises:
+            RunFailed: The runtime rejected the inputs. The caches are then undefined.
+        """
+        ...
+
+    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
+        """Copy the states of the first `num_tokens` tokens of a slot into another."""
+        ...
+
+    def swap_slots(self, first: int, second: int, num_first: int, num_second: int) -> None:
+        """Exchange two slots that hold `num_first` and `num_second` tokens."""
+        ...
+
+    def release_slot(self, slot: int) -> None:
+        """Give the memory of a slot back to the system; its content is lost."""
+        ...

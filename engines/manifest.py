@@ -1,0 +1,150 @@
+"""`engine.json`: what an engine is, what it was built from and how far it is from its reference.
+
+The exporter writes it last and by rename, so a folder that holds one is a whole engine.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import msgspec
+
+from engines.errors import EngineIncompatible, EngineNotFound, InvalidManifest
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "engine.json"
+
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+
+
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """Size in bytes and SHA-256 (hex) of one file of the engine."""
+
+    size: int
+    sha256: str
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the engine came from: a hub id or a folder's name (never a local path)."""
+
+    checkpoint: str
+    revision: str | None = None
+    sha256: str | None = None  # over the names, sizes and contents of the weight files
+
+
+class StateSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One named state that the engine keeps for each slot.
+
+    A state with `grows` has a row a token: its shape for a slot is
+    `[heads, max_context + spare_rows, width]`. `input` and `output` are the graph's names, bound to
+    the same memory.
+    """
+
+    input: str
+    output: str
+    heads: int
+    width: int
+    dtype: Literal["float32", "float16", "int8"] = "float32"
+    grows: bool = True
+    truncatable: bool = True
+
+
+class ChatSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What the runner and the text layer must know of a language model."""
+
+    graph: str  # file name of the graph, for example model.onnx
+    vocab_size: int  # columns of the logits
+    num_tokens: int  # ids the tokenizer knows; columns beyond are padding and never sampled
+    max_context: int  # prompt and answer together, in tokens
+    spare_rows: int = 1  # rows behind max_context where idle slots write
+    states: tuple[StateSpec, ...]
+    eos_token_ids: tuple[int, ...]
+    num_parameters: int
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """The compiled graph against its reference on a fixed prompt set, in fp32."""
+
+    reference: str  # for example "transformers 5.23.0 fp32" or "engine fp32"
+    num_tokens: int  # positions compared
+    max_logit_error: float
+    mean_logit_error: float
+    relative_logit_error: float  # ||logits - reference|| / ||reference||
+    top1_agreement: float  # 0 to 1
+    mean_kl: float  # nats
+    seconds: float
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of `engine.json`."""
+
+    format_version: int = FORMAT_VERSION
+    kind: Literal["chat", "image", "embedding"]
+    id: str
+    family: str
+    created: int  # seconds since the epoch
+    source: Source
+    precision: Precision
+    node_precision: dict[str, str] = {}  # node class (embedding, attention, mlp, head) -> layout
+    target: Literal["ort-cpu", "ort-cuda", "tensorrt"] = "ort-cpu"
+    built_with: dict[str, str] = {}
+    files: dict[str, FileEntry]
+    chat: ChatSpec | None = None
+    verification: Verification | None = None
+    verification_skipped: str | None = None  # the sentence that says why there is no report
+
+
+def read_manifest(engine_dir: Path) -> Manifest:
+    """Read and check `engine_dir/engine.json`.
+
+    Raises:
+        EngineNotFound: There is no engine.json.
+        InvalidManifest: It is not JSON, lacks a field, or names a file outside the folder.
+        EngineIncompatible: Its format version is another one.
+    """
+    path = engine_dir / MANIFEST_NAME
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise EngineNotFound(f"{engine_dir} holds no {MANIFEST_NAME}") from None
+    try:
+        version = msgspec.json.decode(raw, type=_Version).format_version
+        if version != FORMAT_VERSION:
+            raise EngineIncompatible(
+                f"{path} has format version {version}, but this release reads {FORMAT_VERSION}: "
+                "export the checkpoint again"
+            )
+        manifest = msgspec.json.decode(raw, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise InvalidManifest(f"{path} cannot be read: {error}") from None
+    for name in manifest.files:
+        if not is_inside(name):
+            raise InvalidManifest(f"{path} names the file {name!r}, which leaves the folder")
+    if manifest.kind == "chat" and manifest.chat is None:
+        raise InvalidManifest(f"{path} is of kind chat but has no field `chat`")
+    if manifest.chat is not None and manifest.chat.graph not in manifest.files:
+        raise InvalidManifest(f"{path} does not list its graph {manifest.chat.graph!r} in `files`")
+    return manifest
+
+
+def write_manifest(manifest: Manifest, engine_dir: Path) -> None:
+    """Write `engine.json` by rename, so that readers see all of it or none."""
+    partial = engine_dir / f".{MANIFEST_NAME}.partial"
+    encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    with partial.open("wb") as file:
+        file.write(encoded + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(engine_dir / MANIFEST_NAME)
+
+
+def is_inside(name: str) -> bool:
+    """Whether a relative file name stays below the folder it is resolved in."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\\" not in name and name != ""
+
+
+class _Version(msgspec.Struct):
+    format_version: int
