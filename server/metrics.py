@@ -1,0 +1,146 @@
+"""What Prometheus reads: gauges and counters from the engines, histograms from the requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from server.registry import ModelRegistry
+
+PREFIX = "enginery_"
+_LABEL = ["model_name"]
+_FIRST_TOKEN_BUCKETS = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0),
+)
+_INTER_TOKEN_BUCKETS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 10.0),
+)
+_REQUEST_BUCKETS = (
+    *(0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0),
+    *(50.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1920.0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetrics:
+    """The histograms of one model, in seconds."""
+
+    time_to_first_token: Histogram
+    inter_token_latency: Histogram
+    e2e_request_latency: Histogram
+    request_queue_time: Histogram
+
+
+class Metrics:
+    """One app's metrics in a registry of their own, so that several apps can share a process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._request_success = Counter(
+            f"{PREFIX}request_success",
+            "Requests that an engine finished, by finish reason.",
+            [*_LABEL, "finish_reason"],
+            registry=self.registry,
+        )
+        self._http_requests = Counter(
+            f"{PREFIX}http_requests",
+            "HTTP requests that were answered.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self._time_to_first_token = self._histogram(
+            "time_to_first_token",
+            "From a request's arrival to its first token.",
+            _FIRST_TOKEN_BUCKETS,
+        )
+        self._inter_token_latency = self._histogram(
+            "inter_token_latency", "Between two tokens of a request.", _INTER_TOKEN_BUCKETS
+        )
+        self._e2e_request_latency = self._histogram(
+            "e2e_request_latency", "From a request's arrival to its end.", _REQUEST_BUCKETS
+        )
+        self._request_queue_time = self._histogram(
+            "request_queue_time",
+            "Between a request's arrival and its first step.",
+            _REQUEST_BUCKETS,
+        )
+        self._models: dict[str, ModelMetrics] = {}
+
+    def of_model(self, model_id: str) -> ModelMetrics:
+        """The histograms of a model; `model_id` is a served id, never what a client made up."""
+        metrics = self._models.get(model_id)
+        if metrics is None:
+            metrics = self._models[model_id] = ModelMetrics(
+                time_to_first_token=self._time_to_first_token.labels(model_id),
+                inter_token_latency=self._inter_token_latency.labels(model_id),
+                e2e_request_latency=self._e2e_request_latency.labels(model_id),
+                request_queue_time=self._request_queue_time.labels(model_id),
+            )
+        return metrics
+
+    def count_success(self, model_id: str, finish_reason: str) -> None:
+        self._request_success.labels(model_id, finish_reason).inc()
+
+    def count_http(self, method: str, route: str, status: int) -> None:
+        self._http_requests.labels(method, route, str(status)).inc()
+
+    def watch(self, models: ModelRegistry) -> None:
+        """Show the engines' own counters and gauges, read when Prometheus asks."""
+        self.registry.register(EngineCollector(models))
+        for model in models.models:
+            self.of_model(model.id)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The exposition that suits an Accept header, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    def _histogram(self, name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(
+            f"{PREFIX}{name}_seconds", what, _LABEL, buckets=buckets, registry=self.registry
+        )
+
+
+class EngineCollector(Collector):
+    """Reads each worker once a scrape; nothing is counted twice."""
+
+    def __init__(self, models: ModelRegistry) -> None:
+        self._models = models
+
+    def collect(self) -> Iterator[Metric]:
+        running = _gauge("num_requests_running", "Sequences that have a slot.")
+        waiting = _gauge("num_requests_waiting", "Sequences that wait for a slot.")
+        usage = _gauge("kv_cache_usage_perc", "Part of the KV cache in use, from 0 to 1.")
+        queries = _counter("prefix_cache_queries", "Prompt tokens looked up in the prefix cache.")
+        hits = _counter("prefix_cache_hits", "Prompt tokens found in the prefix cache.")
+        prompt = _counter("prompt_tokens", "Prompt tokens taken in.")
+        generated = _counter("generation_tokens", "Tokens generated.")
+        for model in self._models.models:
+            stats = model.worker.stats()
+            label = [model.id]
+            running.add_metric(label, model.worker.num_running)
+            waiting.add_metric(label, model.worker.num_waiting)
+            usage.add_metric(label, stats.kv_cache_bytes / max(stats.kv_cache_limit_bytes, 1))
+            queries.add_metric(label, stats.prefix_cache_queries)
+            hits.add_metric(label, stats.prefix_cache_hits)
+            prompt.add_metric(label, stats.prompt_tokens)
+            generated.add_metric(label, stats.generation_tokens)
+        yield from (running, waiting, usage, queries, hits, prompt, generated)
+
+
+def _gauge(name: str, what: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"{PREFIX}{name}", what, labels=_LABEL)
+
+
+def _counter(name: str, what: str) -> CounterMetricFamily:
+    return CounterMetricFamily(f"{PREFIX}{name}", what, labels=_LABEL)
