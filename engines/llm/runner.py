@@ -88,3 +88,7 @@ class ModelRunner(Protocol):
     def release_slot(self, slot: int) -> None:
         """Give the memory of a slot back to the system; its content is lost."""
         ...
+
+    def close(self) -> None:
+        """Release the model and the memory of all slots."""
+        ...

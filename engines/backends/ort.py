@@ -1,0 +1,197 @@
+"""ONNX Runtime on CPU: one session for all shapes, its caches bound in place.
+
+Decode runs `[n, 1]` over slots 0 to n - 1, prefill `[1, S]` on one slot; which kernels a token
+meets depends on that alone. Rounding: int8 by rows and attention are bit-identical for every
+number of rows, fp32 and int4 matmuls differ by about 1e-6 and 2e-5 between one row and more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from engines.backends.slot_arrays import SlotArray
+from engines.errors import EngineIncompatible, RunFailed
+from engines.llm.candidates import superset
+from engines.llm.runner import Batch, FloatArray, IntArray
+from engines.manifest import ChatSpec
+
+
+@dataclass(frozen=True, slots=True)
+class HostLogits:
+    """Logits in host memory, read where the runtime wrote them.
+
+    Row i of the output is `values[positions[i]]`: a decode step computes idle rows too.
+    """
+
+    values: FloatArray  # [n, num_tokens]
+    positions: IntArray  # [R]
+
+    def argmax(self, rows: IntArray) -> IntArray:
+        found = (self.values[position].argmax() for position in self.positions[rows])
+        return np.fromiter(found, np.int64, len(rows))
+
+    def candidates(self, row: int, k: int) -> tuple[IntArray, FloatArray]:
+        values = self.logits(row)
+        token_ids = superset(values, k)
+        return token_ids, values[token_ids]
+
+    def logits(self, row: int) -> FloatArray:
+        values: FloatArray = self.values[self.positions[row]]
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class _Decode:
+    """A binding for n rows; writing to the arrays sets the inputs of its next run."""
+
+    binding: Any
+    input_ids: IntArray  # [n, 1]
+    seqlens_k: NDArray[np.int32]  # [n]
+    total_length: NDArray[np.int32]  # []
+    logit_indices: IntArray  # [n]
+
+
+class OrtCpuRunner:
+    """Implements `ModelRunner`. All slots live in arrays `[num_slots, heads, rows, width]`."""
+
+    def __init__(
+        self, graph: Path, spec: ChatSpec, num_slots: int, max_context: int, num_threads: int
+    ) -> None:
+        self._session = _open_session(graph, num_threads)
+        self._spec = spec
+        self._max_context = max_context
+        self._num_slots = num_slots
+        num_rows = max_context + spec.spare_rows
+        self._arrays = [SlotArray(state, num_slots, num_rows) for state in spec.states]
+        self._logits = np.empty((num_slots, spec.vocab_size), np.float32)
+        self._decodes: dict[int, _Decode] = {}
+
+    @property
+    def num_slots(self) -> int:
+        return self._num_slots
+
+    @property
+    def max_context(self) -> int:
+        return self._max_context
+
+    @property
+    def vocab_size(self) -> int:
+        return self._spec.num_tokens
+
+    @property
+    def bytes_per_token(self) -> int:
+        return sum(array.bytes_per_token for array in self._arrays)
+
+    def run(self, batch: Batch) -> HostLogits:
+        is_decode = batch.first_slot == 0 and batch.input_ids.shape[1] == 1
+        return self._run_decode(batch) if is_decode else self._run_prefill(batch)
+
+    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
+        for array in self._arrays:
+            array.copy(source, target, num_tokens)
+
+    def swap_slots(self, first: int, second: int, num_first: int, num_second: int) -> None:
+        for array in self._arrays:
+            array.swap(first, second, num_first, num_second)
+
+    def release_slot(self, slot: int) -> None:
+        for array in self._arrays:
+            array.release(slot)
+
+    def close(self) -> None:
+        self._decodes.clear()
+        self._arrays.clear()
+        del self._session
+
+    def _run_decode(self, batch: Batch) -> HostLogits:
+        num_rows = batch.num_slots
+        decode = self._decodes.get(num_rows)
+        if decode is None:
+            decode = self._decodes[num_rows] = self._bind_decode(num_rows)
+        decode.input_ids[:] = batch.input_ids
+        decode.seqlens_k[:] = batch.past_lens
+        decode.total_length[...] = batch.past_lens.max() + 1
+        self._execute(decode.binding)
+        return HostLogits(self._logits[:num_rows, : self.vocab_size], batch.logit_indices)
+
+    def _run_prefill(self, batch: Batch) -> HostLogits:
+        num_rows = len(batch.logit_indices)
+        size = batch.input_ids.shape[1]
+        total = np.array(int(batch.past_lens[0]) + size, np.int32)
+        inputs: dict[str, NDArray[Any]] = {
+            "input_ids": batch.input_ids,
+            "seqlens_k": (total - 1).reshape(1).astype(np.int32),
+            "total_sequence_length": total,
+            "logit_indices": batch.logit_indices.astype(np.int64, copy=False),
+        }
+        is_small = num_rows <= len(self._logits)
+        logits = self._logits[:num_rows] if is_small else self._new_logits(num_rows)
+        self._execute(self._bind(inputs, logits, batch.first_slot, 1))
+        return HostLogits(logits[:, : self.vocab_size], np.arange(num_rows))
+
+    def _bind_decode(self, num_rows: int) -> _Decode:
+        input_ids = np.zeros((num_rows, 1), np.int64)
+        seqlens_k = np.zeros(num_rows, np.int32)
+        total_length = np.zeros((), np.int32)
+        logit_indices = np.arange(num_rows)
+        inputs: dict[str, NDArray[Any]] = {
+            "input_ids": input_ids,
+            "seqlens_k": seqlens_k,
+            "total_sequence_length": total_length,
+            "logit_indices": logit_indices,
+        }
+        binding = self._bind(inputs, self._logits[:num_rows], 0, num_rows)
+        return _Decode(binding, input_ids, seqlens_k, total_length, logit_indices)
+
+    def _bind(
+        self, inputs: dict[str, NDArray[Any]], logits: FloatArray, first_slot: int, num_slots: int
+    ) -> Any:
+        """A binding whose inputs, states and logits are the given memory, not copies of it."""
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_ortvalue_input(name, _alias(array))
+        binding.bind_ortvalue_output("logits", _alias(logits))
+        for state, slots in zip(self._spec.states, self._arrays, strict=True):
+            value = _alias(slots.array[first_slot : first_slot + num_slots])
+            binding.bind_ortvalue_input(state.input, value)
+            binding.bind_ortvalue_output(state.output, value)
+        return binding
+
+    def _execute(self, binding: Any) -> None:
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # the runtime raises plain classes of its own
+            raise RunFailed(f"the runtime rejected a batch: {error}") from error
+
+    def _new_logits(self, num_rows: int) -> FloatArray:
+        return np.empty((num_rows, self._spec.vocab_size), np.float32)
+
+
+def _alias(array: NDArray[Any]) -> ort.OrtValue:
+    """An OrtValue over the memory of `array`; a copy would lose what the graph writes to it."""
+    value = ort.OrtValue.ortvalue_from_numpy(array)
+    if value.data_ptr() != array.ctypes.data:
+        raise RunFailed(f"an array of shape {array.shape} is not contiguous and cannot be bound")
+    return value
+
+
+def _open_session(graph: Path, num_threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.log_severity_level = 3
+    # U8 x S8 saturates on processors without VNNI; this asks for the exact kernels there.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    # Between two runs the cores belong to sampling and to the event loop.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise EngineIncompatible(
+            f"ONNX Runtime {ort.__version__} cannot load {graph}: {error}"
+        ) from error

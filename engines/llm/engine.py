@@ -1,0 +1,158 @@
+"""The language-model engine: token ids in, token ids out, one batch a `step()`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from engines.errors import InvalidRequest
+from engines.llm.kv_cache import KVCache
+from engines.llm.output import EngineStats, StepOutput, TokenLogprobs
+from engines.llm.prompt_logprobs import PromptLogprobs
+from engines.llm.runner import ModelRunner
+from engines.llm.sampler import Sampler
+from engines.llm.scheduler import ScheduledBatch, Scheduler, SchedulerConfig
+from engines.llm.sequence import Sequence
+
+
+class LLMEngine:
+    """Continuous batching over one compiled model. One thread owns it; `stats` may be read by all.
+
+    Args:
+        runner: The compiled model; closed with the engine.
+        config: Limits of a step.
+        kv_cache_limit: Resident bytes that the KV cache may take.
+        device: What the engine runs on, for people to read.
+    """
+
+    def __init__(
+        self, runner: ModelRunner, config: SchedulerConfig, kv_cache_limit: int, device: str
+    ) -> None:
+        self.device = device
+        self.runner = runner
+        self.scheduler = Scheduler(config, KVCache(runner, kv_cache_limit))
+        self.sampler = Sampler()
+        self._prompt_logprobs = PromptLogprobs()
+        self._live: dict[int, Sequence] = {}
+        self._num_steps = 0
+        self._num_prompt_tokens = 0
+        self._num_generated_tokens = 0
+
+    @property
+    def max_context(self) -> int:
+        return self.scheduler.max_tokens
+
+    @property
+    def max_num_seqs(self) -> int:
+        return self.scheduler.config.max_num_seqs
+
+    @property
+    def vocab_size(self) -> int:
+        return self.runner.vocab_size
+
+    @property
+    def has_work(self) -> bool:
+        return self.scheduler.has_work
+
+    def add(self, seq: Sequence) -> None:
+        """Queue a sequence; its tokens come out of later steps.
+
+        Raises:
+            ContextLengthExceeded: The prompt leaves no room for an answer.
+            InvalidRequest: A token id is not in the vocabulary.
+            ValueError: Its `seq_id` is in use.
+        """
+        if seq.seq_id in self._live:
+            raise ValueError(f"seq_id {seq.seq_id} belongs to a sequence that is not finished")
+        self._check_token_ids("prompt", seq.token_ids)
+        self._check_token_ids("logit_bias", seq.sampling.logit_bias)
+        self.scheduler.add(seq)
+        self._live[seq.seq_id] = seq
+
+    def abort(self, seq_id: int) -> None:
+        """End a sequence before its time; unknown and finished ids are ignored."""
+        seq = self._live.get(seq_id)
+        if seq is not None:
+            self.scheduler.abort(seq)
+            self._drop(seq)
+
+    def step(self) -> list[StepOutput]:
+        """Run one batch; return what it did for each sequence that got a token or ended.
+
+        The list is empty when nothing waits, and after a chunk that is not a prompt's last.
+
+        Raises:
+            RunFailed: The runtime failed; the engine has to be closed.
+        """
+        scheduled = self.scheduler.schedule()
+        if scheduled is None:
+            return []
+        output = self.runner.run(scheduled.batch)
+        self._prompt_logprobs.collect(scheduled, output)
+        num_rows, num_sampled = len(scheduled.batch.logit_indices), len(scheduled.sampled)
+        rows = np.arange(num_rows - num_sampled, num_rows)
+        sampled = self.sampler.sample(output, rows, scheduled.sampled)
+        is_first = [seq.num_output_tokens == 0 for seq in scheduled.sampled]
+        self.scheduler.update(scheduled, [token.token_id for token in sampled])
+        logprobs = [token.logprobs for token in sampled]
+        return self._outputs(scheduled, logprobs, is_first)
+
+    def stats(self) -> EngineStats:
+        """Counters and gauges; a snapshot that may be a step old."""
+        scheduler = self.scheduler
+        return EngineStats(
+            num_waiting=len(scheduler.waiting),
+            num_running=len(scheduler.running) + (scheduler.prefilling is not None),
+            num_steps=self._num_steps,
+            prompt_tokens=self._num_prompt_tokens,
+            generation_tokens=self._num_generated_tokens,
+            prefix_cache_queries=scheduler.num_cache_queries,
+            prefix_cache_hits=scheduler.num_cache_hits,
+            kv_cache_bytes=scheduler.cache.used_bytes,
+            kv_cache_limit_bytes=scheduler.cache.limit_bytes,
+        )
+
+    def close(self) -> None:
+        """Release the model and its caches. The engine cannot be used afterwards."""
+        self._live.clear()
+        self.runner.close()
+
+    def _check_token_ids(self, param: str, token_ids: Collection[int]) -> None:
+        if token_ids and not (min(token_ids) >= 0 and max(token_ids) < self.vocab_size):
+            wrong = next(i for i in token_ids if not 0 <= i < self.vocab_size)
+            raise InvalidRequest(
+                f"{param} has the token id {wrong}, but ids run from 0 to {self.vocab_size - 1}",
+                param,
+            )
+
+    def _outputs(
+        self,
+        scheduled: ScheduledBatch,
+        logprobs: list[TokenLogprobs | None],
+        is_first: list[bool],
+    ) -> list[StepOutput]:
+        self._num_steps += 1
+        outputs = []
+        for seq, token_logprobs, first in zip(scheduled.sampled, logprobs, is_first, strict=True):
+            has_token = seq.sampling.max_tokens > 0
+            self._num_generated_tokens += has_token
+            self._num_prompt_tokens += seq.num_prompt_tokens if first else 0
+            outputs.append(
+                StepOutput(
+                    seq_id=seq.seq_id,
+                    token_id=seq.token_ids[-1] if has_token else None,
+                    finish_reason=seq.finish_reason,
+                    logprobs=token_logprobs if has_token else None,
+                    num_cached_tokens=seq.num_cached_tokens,
+                    prompt_logprobs=self._prompt_logprobs.take(seq) if first else None,
+                )
+            )
+            if seq.is_finished:
+                self._drop(seq)
+        return outputs
+
+    def _drop(self, seq: Sequence) -> None:
+        del self._live[seq.seq_id]
+        self.sampler.forget(seq)
+        self._prompt_logprobs.take(seq)

@@ -1,0 +1,40 @@
+"""Log-probabilities of prompts, collected chunk by chunk for the requests that echo them."""
+
+from __future__ import annotations
+
+from engines.llm.output import TokenLogprobs
+from engines.llm.runner import RunOutput
+from engines.llm.sampler import token_logprobs
+from engines.llm.scheduler import ScheduledBatch
+from engines.llm.sequence import Sequence
+
+
+class PromptLogprobs:
+    """Keyed by sequence and position, so that a chunk that is computed twice counts once."""
+
+    def __init__(self) -> None:
+        self._collected: dict[int, dict[int, TokenLogprobs]] = {}
+
+    def collect(self, scheduled: ScheduledBatch, output: RunOutput) -> None:
+        """Take what a prefill run says of the prompt tokens behind its rows."""
+        for seq in scheduled.seqs:
+            num_rows = len(scheduled.batch.logit_indices)
+            if not seq.sampling.prompt_logprobs or num_rows < scheduled.num_new_tokens:
+                continue
+            start = seq.num_computed_tokens + 1  # row 0 predicts the token after the first
+            found = self._collected.setdefault(seq.seq_id, {})
+            for row in range(num_rows):
+                position = start + row
+                if position < seq.num_prompt_tokens:
+                    found[position] = token_logprobs(
+                        output.logits(row),
+                        seq.token_ids[position],
+                        seq.sampling.num_logprobs or 0,
+                    )
+
+    def take(self, seq: Sequence) -> tuple[TokenLogprobs | None, ...] | None:
+        """The whole prompt's entries, None for the first token; forgets them."""
+        found = self._collected.pop(seq.seq_id, None)
+        if found is None and not seq.sampling.prompt_logprobs:
+            return None
+        return (None, *(found or {}).values())

@@ -1,0 +1,175 @@
+"""From logits to one token a sequence: adjust, cut, draw.
+
+Rows do not influence each other, and every sequence draws from its own generator, so a seeded
+request gives the same tokens whatever else is in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from engines.llm.candidates import likeliest
+from engines.llm.output import TokenLogprobs
+from engines.llm.runner import FloatArray, IntArray, RunOutput
+from engines.llm.sampling_params import SamplingParams
+from engines.llm.sequence import Sequence
+
+_GREEDY = 1e-5  # a temperature below this cannot be told from 0 in float32
+_FIRST_CUT = 256  # candidates looked at before the whole vocabulary is sorted for top-p
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """The token drawn for a sequence, with its log-probabilities where they were asked for."""
+
+    token_id: int
+    logprobs: TokenLogprobs | None = None
+
+
+@dataclass(slots=True)
+class _State:
+    generator: np.random.Generator
+    counts: dict[int, int] = field(default_factory=dict)  # of generated tokens
+    num_counted: int = 0
+
+
+class Sampler:
+    """Keeps the random generator and the token counts of each live sequence."""
+
+    def __init__(self) -> None:
+        self._states: dict[int, _State] = {}
+
+    def sample(self, output: RunOutput, rows: IntArray, seqs: Rows[Sequence]) -> list[Sampled]:
+        """Draw a token for each sequence from its row of the output. `rows` is [len(seqs)]."""
+        greedy = [index for index, seq in enumerate(seqs) if _is_plain_greedy(seq.sampling)]
+        chosen = dict(zip(greedy, output.argmax(rows[greedy]).tolist(), strict=True))
+        sampled = []
+        for index, (row, seq) in enumerate(zip(rows.tolist(), seqs, strict=True)):
+            token_id = chosen.get(index)
+            if token_id is None:
+                token_id = self._draw(output, row, seq)
+            num_logprobs = seq.sampling.num_logprobs
+            if num_logprobs is None:
+                sampled.append(Sampled(token_id))
+            else:
+                logprobs = token_logprobs(output.logits(row), token_id, num_logprobs)
+                sampled.append(Sampled(token_id, logprobs))
+        return sampled
+
+    def forget(self, seq: Sequence) -> None:
+        """Drop the state of a finished sequence."""
+        self._states.pop(seq.seq_id, None)
+
+    def _draw(self, output: RunOutput, row: int, seq: Sequence) -> int:
+        sampling = seq.sampling
+        state = self._state(seq)
+        if _has_adjustments(sampling):
+            logits = _adjust(output.logits(row), seq, state)
+            if sampling.temperature < _GREEDY:
+                return int(logits.argmax())
+            return _draw_from(logits, sampling, state.generator)
+        if sampling.top_k > 0:
+            token_ids, logits = output.candidates(row, sampling.top_k)
+            return int(token_ids[_draw_from(logits, sampling, state.generator, token_ids)])
+        return _draw_from(output.logits(row), sampling, state.generator)
+
+    def _state(self, seq: Sequence) -> _State:
+        state = self._states.get(seq.seq_id)
+        if state is None:
+            state = _State(np.random.Generator(np.random.PCG64(seq.sampling.seed)))
+            self._states[seq.seq_id] = state
+        if _counts_tokens(seq.sampling):
+            for token_id in seq.token_ids[seq.num_prompt_tokens + state.num_counted :]:
+                state.counts[token_id] = state.counts.get(token_id, 0) + 1
+            state.num_counted = seq.num_output_tokens
+        return state
+
+
+def token_logprobs(logits: FloatArray, token_id: int, num_top: int) -> TokenLogprobs:
+    """Log-softmax of one row at `token_id` and at its `num_top` likeliest tokens."""
+    peak = logits.max()
+    normaliser = float(peak) + float(np.log(np.exp(logits - peak).sum(dtype=np.float64)))
+    top_ids = likeliest(logits, num_top) if num_top else np.empty(0, np.int64)
+    top = [(int(i), float(logits[i]) - normaliser) for i in top_ids.tolist()]
+    return TokenLogprobs(token_id, float(logits[token_id]) - normaliser, tuple(top))
+
+
+def _draw_from(
+    logits: FloatArray,
+    sampling: SamplingParams,
+    generator: np.random.Generator,
+    token_ids: IntArray | None = None,
+) -> int:
+    """Index into `logits` of a token drawn by temperature, top-k, top-p and min-p."""
+    peak = logits.max()
+    weights = np.exp((logits - peak) / np.float32(sampling.temperature))  # [V], the largest is 1
+    kept = _kept(weights, sampling, token_ids)
+    cumulative = np.cumsum(weights if kept is None else weights[kept], dtype=np.float64)
+    drawn = np.searchsorted(cumulative, generator.random() * cumulative[-1], side="right")
+    index = min(int(drawn), len(cumulative) - 1)
+    return index if kept is None else int(kept[index])
+
+
+def _kept(
+    weights: FloatArray, sampling: SamplingParams, token_ids: IntArray | None
+) -> IntArray | None:
+    """Indices that survive the cuts, likeliest first; None keeps all in their order.
+
+    Ties are broken by token id, so the order does not depend on how candidates were found.
+    """
+    if sampling.top_k == 0 and sampling.top_p == 1:
+        return np.flatnonzero(weights >= sampling.min_p) if sampling.min_p else None
+    if sampling.top_k:
+        order = _ranked(weights, sampling.top_k, token_ids)
+        total = float(weights[order].sum(dtype=np.float64))
+    else:
+        total = float(weights.sum(dtype=np.float64))
+        order = _ranked(weights, _FIRST_CUT, token_ids)
+        if weights[order].sum(dtype=np.float64) < sampling.top_p * total:
+            order = _ranked(weights, len(weights), token_ids)
+    if sampling.top_p < 1:
+        cumulative = np.cumsum(weights[order], dtype=np.float64)
+        num_kept = int(np.searchsorted(cumulative, sampling.top_p * total)) + 1
+        order = order[:num_kept]
+    if sampling.min_p:
+        order = order[weights[order] >= sampling.min_p]
+    return order
+
+
+def _ranked(weights: FloatArray, k: int, token_ids: IntArray | None) -> IntArray:
+    if token_ids is None:
+        return likeliest(weights, k)
+    return np.lexsort((token_ids, -weights))[:k]
+
+
+def _adjust(logits: FloatArray, seq: Sequence, state: _State) -> FloatArray:
+    """A copy of a row with bias and penalties applied. [V]"""
+    sampling = seq.sampling
+    logits = logits.copy()
+    if sampling.repetition_penalty != 1:
+        seen = np.fromiter(set(seq.token_ids), np.int64)
+        values = logits[seen]
+        penalty = np.float32(sampling.repetition_penalty)
+        logits[seen] = np.where(values > 0, values / penalty, values * penalty)
+    if state.counts and (sampling.presence_penalty or sampling.frequency_penalty):
+        generated = np.fromiter(state.counts.keys(), np.int64, len(state.counts))
+        counts = np.fromiter(state.counts.values(), np.float32, len(state.counts))
+        logits[generated] -= sampling.presence_penalty + sampling.frequency_penalty * counts
+    for token_id, bias in sampling.logit_bias.items():
+        logits[token_id] += np.float32(bias)
+    return logits
+
+
+def _is_plain_greedy(sampling: SamplingParams) -> bool:
+    return sampling.temperature < _GREEDY and not _has_adjustments(sampling)
+
+
+def _has_adjustments(sampling: SamplingParams) -> bool:
+    return bool(sampling.logit_bias) or sampling.repetition_penalty != 1 or _counts_tokens(sampling)
+
+
+def _counts_tokens(sampling: SamplingParams) -> bool:
+    return sampling.presence_penalty != 0 or sampling.frequency_penalty != 0

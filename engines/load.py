@@ -1,0 +1,122 @@
+"""Open a compiled language model: check its files, size its cache, choose its backend."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from engines.errors import EngineIncompatible
+from engines.llm.engine import LLMEngine
+from engines.llm.runner import ModelRunner
+from engines.llm.scheduler import SchedulerConfig
+from engines.manifest import ChatSpec
+from engines.store import EngineFolder, check_files
+
+_CACHE_SHARE = 0.5  # of the memory that is free when the engine is loaded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How to run an engine; what is None is chosen from the machine and the manifest."""
+
+    max_num_seqs: int = 8
+    num_threads: int | None = None  # None: the physical cores that this process may use
+    kv_cache_memory: int | None = None  # bytes; None: half of the free memory
+    max_context: int | None = None  # tokens; None: the engine's own
+    prefill_chunk: int = 128
+    prefill_chunk_streaming: int = 64
+    verify_files: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("max_num_seqs", "num_threads", "kv_cache_memory", "max_context"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}, but it must be at least 1")
+
+
+def load_llm_engine(folder: EngineFolder, options: EngineOptions) -> LLMEngine:
+    """Load the engine of a folder; hashing its files and opening its graph run side by side.
+
+    Raises:
+        EngineError: It is not a language model, its target has no backend here, or a file changed.
+        ValueError: `max_context` is larger than the engine's.
+    """
+    manifest = folder.manifest
+    if manifest.chat is None:
+        raise EngineIncompatible(f"{folder.path} is an engine of kind {manifest.kind}, not chat")
+    open_runner = _BACKENDS.get(manifest.target)
+    if open_runner is None:
+        raise EngineIncompatible(
+            f"{folder.path} was built for {manifest.target}, but this release runs "
+            f"{', '.join(_BACKENDS)}: export the checkpoint again"
+        )
+    check_files(folder, contents=False)
+    with ThreadPoolExecutor(1) as executor:
+        check = executor.submit(check_files, folder) if options.verify_files else None
+        runner = open_runner(folder.path / manifest.chat.graph, manifest.chat, options)
+        if check is not None:
+            check.result()
+    limit = options.kv_cache_memory or int(available_memory() * _CACHE_SHARE)
+    config = SchedulerConfig(
+        max_num_seqs=options.max_num_seqs,
+        max_context=runner.max_context,
+        prefill_chunk=options.prefill_chunk,
+        prefill_chunk_streaming=options.prefill_chunk_streaming,
+        eos_token_ids=frozenset(manifest.chat.eos_token_ids),
+    )
+    return LLMEngine(runner, config, limit, device="cpu")
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may run on; hyper-threads of one core count once."""
+    cores = set()
+    for cpu in os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ():
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+        try:
+            package = (topology / "physical_package_id").read_text()
+            cores.add((package, (topology / "core_id").read_text()))
+        except OSError:
+            cores.add((str(cpu), ""))
+    return len(cores) or os.cpu_count() or 1
+
+
+def available_memory() -> int:
+    """Bytes that can be used without swapping, within the limit of the container if it has one."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+    limit, current = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and (text := limit.read_text().strip()).isdigit():
+        free = min(free, int(text) - int(current.read_text()))
+    return max(free, 0)
+
+
+def _open_ort_cpu(graph: Path, spec: ChatSpec, options: EngineOptions) -> ModelRunner:
+    if find_spec("onnxruntime") is None:
+        raise EngineIncompatible(
+            "this engine runs on ONNX Runtime, which is not installed: "
+            "`pip install onnxruntime`, or `pip install 'enginery[cpu]'`"
+        )
+    from engines.backends.ort import OrtCpuRunner
+
+    max_context = options.max_context or spec.max_context
+    if max_context > spec.max_context:
+        raise ValueError(
+            f"max_context is {max_context}, but the engine was compiled for {spec.max_context}"
+        )
+    # Twice the slots of running sequences: the others keep prefixes for later prompts.
+    num_slots = 2 * options.max_num_seqs
+    num_threads = options.num_threads or physical_cores()
+    return OrtCpuRunner(graph, spec, num_slots, max_context, num_threads)
+
+
+_BACKENDS: dict[str, Callable[[Path, ChatSpec, EngineOptions], ModelRunner]] = {
+    "ort-cpu": _open_ort_cpu,
+}

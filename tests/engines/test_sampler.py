@@ -1,0 +1,140 @@
+"""The sampler against the definition of each field, computed the slow way in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engines.llm.candidates import likeliest, superset
+from engines.llm.sampler import Sampler, token_logprobs
+from engines.llm.sampling_params import SamplingParams
+from engines.llm.sequence import Sequence
+from tests.engines.fakes import ArrayLogits
+
+VOCAB = 2000
+
+
+def draw(logits, count=1, *, prompt=(1,), generated=(), **sampling):
+    seq = Sequence.from_prompt(0, list(prompt), SamplingParams(seed=1, **sampling))
+    seq.token_ids.extend(generated)
+    sampler = Sampler()
+    output = ArrayLogits(np.asarray(logits, np.float32)[None])
+    return [sampler.sample(output, np.array([0]), [seq])[0].token_id for _ in range(count)]
+
+
+def random_logits(seed, size=VOCAB):
+    return np.random.default_rng(seed).standard_normal(size).astype(np.float32) * 3
+
+
+def allowed(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
+    """Tokens that may be drawn, by sorting everything in float64."""
+    scaled = logits.astype(np.float64) / temperature
+    order = np.argsort(-scaled, kind="stable")
+    order = order[:top_k] if top_k else order
+    probs = np.exp(scaled[order] - scaled.max())
+    probs /= probs.sum()
+    order = order[np.cumsum(probs) - probs < top_p]
+    probs = np.exp(scaled[order] - scaled.max())
+    return set(order[probs >= min_p].tolist())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 1000),
+    st.sampled_from([0.3, 1.0, 2.5]),
+    st.sampled_from([0, 1, 7, 300]),
+    st.sampled_from([0.1, 0.8, 0.999, 1.0]),
+    st.sampled_from([0.0, 0.05]),
+)
+def test_only_allowed_tokens_are_drawn(seed, temperature, top_k, top_p, min_p):
+    logits = random_logits(seed)
+    cuts = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    assert set(draw(logits, 50, **cuts)) <= allowed(logits, **cuts)
+
+
+@pytest.mark.parametrize("cuts", [{}, {"top_k": 3}, {"top_p": 0.9}, {"min_p": 0.05}])
+def test_frequencies_follow_the_probabilities(cuts):
+    logits = np.log(np.array([0.5, 0.25, 0.15, 0.1])).astype(np.float32)
+    kept = allowed(logits, **cuts)
+    expected = np.where([i in kept for i in range(4)], np.exp(logits), 0)
+    counts = np.bincount(draw(logits, 4000, **cuts), minlength=4) / 4000
+    assert np.abs(counts - expected / expected.sum()).max() < 0.03
+
+
+def test_temperature_zero_takes_the_likeliest_token():
+    logits = random_logits(0)
+    assert draw(logits, temperature=0) == [int(logits.argmax())]
+
+
+def test_a_seed_fixes_the_tokens_and_another_changes_them():
+    logits = random_logits(0)
+    first = Sequence.from_prompt(0, [1], SamplingParams(seed=7))
+    output = ArrayLogits(logits[None])
+
+    def tokens(seed):
+        seq, sampler = Sequence.from_prompt(0, [1], SamplingParams(seed=seed)), Sampler()
+        return [sampler.sample(output, np.array([0]), [seq])[0].token_id for _ in range(8)]
+
+    assert first.sampling.seed == 7
+    assert tokens(7) == tokens(7)
+    assert tokens(7) != tokens(8)
+
+
+def test_penalties_and_bias_follow_their_definitions():
+    logits = np.zeros(8, np.float32)
+    logits[[2, 3]] = 4.0, 3.5
+    assert draw(logits, temperature=0, generated=[2], presence_penalty=1.0) == [3]
+    assert draw(logits, temperature=0, generated=[2], frequency_penalty=0.4) == [2]
+    assert draw(logits, temperature=0, generated=[2, 2], frequency_penalty=0.4) == [3]
+    assert draw(logits, temperature=0, prompt=[2], presence_penalty=1.0) == [2]
+    assert draw(logits, temperature=0, prompt=[2], repetition_penalty=1.3) == [3]
+    assert draw(logits, temperature=0, logit_bias={5: 100.0}) == [5]
+    assert draw(logits, temperature=0, logit_bias={2: -100.0}) == [3]
+
+
+def test_the_runner_s_logits_are_never_written_to():
+    logits = random_logits(3)
+    before = logits.copy()
+    logits.flags.writeable = False
+    draw(logits, temperature=0.7, prompt=[1, 2], repetition_penalty=1.2, logit_bias={4: 3.0})
+    assert (logits == before).all()
+
+
+def test_logprobs_are_the_log_softmax_of_the_raw_logits():
+    logits = random_logits(5)
+    exact = logits.astype(np.float64) - np.log(np.exp(logits.astype(np.float64)).sum())
+    entry = token_logprobs(logits, 11, 4)
+    assert entry.logprob == pytest.approx(exact[11], abs=1e-5)
+    assert [i for i, _ in entry.top] == np.argsort(-exact, kind="stable")[:4].tolist()
+    assert [p for _, p in entry.top] == pytest.approx(np.sort(exact)[::-1][:4].tolist(), abs=1e-5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 400), st.sampled_from([1, 5, 600, 5000, 151_936]))
+def test_candidates_hold_the_k_largest_and_ties_go_by_id(seed, k, size):
+    logits = np.random.default_rng(seed).integers(0, 50, size).astype(np.float32)
+    expected = np.argsort(-logits, kind="stable")[:k]
+    assert likeliest(logits, k).tolist() == expected.tolist()
+    assert set(expected.tolist()) <= set(superset(logits, k).tolist())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", float("nan")),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("top_k", -1),
+        ("min_p", 2.0),
+        ("presence_penalty", 2.5),
+        ("repetition_penalty", 0.0),
+        ("max_tokens", -1),
+        ("num_logprobs", 21),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=f"{field} is {value}"):
+        SamplingParams(**{field: value})
