@@ -1,0 +1,1 @@
+"""Compile a checkpoint into an engine: weights and config in, a folder with `engine.json` out."""

@@ -1,0 +1,169 @@
+"""Compile an opened checkpoint into the files of an engine, and describe them in a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from engines.manifest import ChatSpec, FileEntry, Manifest, Source
+from export.checkpoint import Checkpoint
+from export.errors import CheckpointError
+from export.graph import GraphBuilder
+from export.precision import Layout, NodePrecision, Override
+from export.progress import Progress
+from export.qwen.config import DecoderConfig, read_decoder_config
+from export.qwen.decoder import DecoderEmitter, node_names, state_specs
+from export.qwen.tensors import check_tensors, expected_tensors, num_elements
+from export.tokenizer_files import Vocabulary, copy_tokenizer_files, read_vocabulary
+from export.weights import WeightsFile
+
+GRAPH_FILE = "model.onnx"
+WEIGHTS_FILE = "model.onnx.data"
+SPARE_ROWS = 1  # where slots that run idle write, behind the context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileOptions:
+    """How to compile.
+
+    Attributes:
+        engine_id: What clients call the engine.
+        precision: The layout of most weights.
+        overrides: Exceptions from it, by node.
+        int4_block_size: Weights that share a scale; None chooses for each node.
+        max_context: Tokens of prompt and answer; None takes what the model was made for.
+    """
+
+    engine_id: str
+    precision: Layout = "int8"
+    overrides: tuple[Override, ...] = ()
+    int4_block_size: int | None = None
+    max_context: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompilePlan:
+    """A checkpoint and options that fit together; nothing has been written yet."""
+
+    checkpoint: Checkpoint
+    config: DecoderConfig
+    vocabulary: Vocabulary
+    options: CompileOptions
+    max_context: int
+
+    @property
+    def node_precision(self) -> NodePrecision:
+        return NodePrecision(self.options.precision, self.options.overrides)
+
+
+def plan_compilation(checkpoint: Checkpoint, options: CompileOptions) -> CompilePlan:
+    """Check everything that can be checked before the first byte is written.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be compiled.
+        ValueError: An option does not fit the checkpoint.
+    """
+    config = read_decoder_config(checkpoint.config)
+    check_tensors(config, checkpoint.tensors)
+    vocabulary = read_vocabulary(checkpoint, config.vocab_size)
+    plan = CompilePlan(checkpoint, config, vocabulary, options, _max_context(config, options))
+    plan.node_precision.check(node_names(config))
+    return plan
+
+
+def compile_engine(plan: CompilePlan, engine_dir: Path, progress: Progress) -> Manifest:
+    """Write all files of the engine but `engine.json`; return its manifest, not verified yet."""
+    with progress.stage(
+        "reading", sum(path.stat().st_size for path in plan.checkpoint.tensors.paths)
+    ):
+        source_hash = plan.checkpoint.tensors.sha256(progress.advance)
+    copy_tokenizer_files(plan.checkpoint, engine_dir)
+    weights_entry = _write_graph(plan, engine_dir, progress)
+    files = {
+        path.name: weights_entry if path.name == WEIGHTS_FILE else _file_entry(path)
+        for path in sorted(engine_dir.iterdir())
+    }
+    return Manifest(
+        kind="chat",
+        id=plan.options.engine_id,
+        family=plan.config.family,
+        created=int(time.time()),
+        source=Source(
+            checkpoint=plan.checkpoint.name,
+            revision=plan.checkpoint.revision,
+            sha256=source_hash,
+        ),
+        precision=plan.options.precision,
+        node_precision=plan.node_precision.describe(node_names(plan.config)),
+        target="ort-cpu",
+        built_with=_versions(),
+        files=files,
+        chat=_chat_spec(plan),
+    )
+
+
+def _write_graph(plan: CompilePlan, engine_dir: Path, progress: Progress) -> FileEntry:
+    with (
+        WeightsFile(engine_dir / WEIGHTS_FILE) as weights,
+        progress.stage("compiling", plan.config.num_layers + 2),
+    ):
+        graph = GraphBuilder(weights)
+        DecoderEmitter(
+            plan.config,
+            plan.checkpoint.tensors,
+            graph,
+            plan.node_precision,
+            plan.options.int4_block_size,
+            plan.max_context + SPARE_ROWS,
+        ).emit(lambda part: progress.advance(1, part))
+        graph.save(engine_dir / GRAPH_FILE, _versions()["enginery"])
+        return weights.finish()
+
+
+def _chat_spec(plan: CompilePlan) -> ChatSpec:
+    return ChatSpec(
+        graph=GRAPH_FILE,
+        vocab_size=plan.config.vocab_size,
+        num_tokens=plan.vocabulary.num_tokens,
+        max_context=plan.max_context,
+        spare_rows=SPARE_ROWS,
+        states=state_specs(plan.config),
+        eos_token_ids=plan.vocabulary.eos_token_ids,
+        num_parameters=num_elements(expected_tensors(plan.config)),
+    )
+
+
+def _max_context(config: DecoderConfig, options: CompileOptions) -> int:
+    longest = config.longest_context
+    max_context = longest if options.max_context is None else options.max_context
+    if max_context > longest:
+        raise ValueError(
+            f"--max-context {max_context} is more than the {longest} positions that the model "
+            "was made for"
+        )
+    if config.sliding_window is not None and max_context > config.sliding_window:
+        raise CheckpointError(
+            f"the model attends through a sliding window of {config.sliding_window} tokens, which "
+            f"is not supported: add --max-context {config.sliding_window} or less"
+        )
+    return max_context
+
+
+def _file_entry(path: Path) -> FileEntry:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    return FileEntry(size=path.stat().st_size, sha256=digest.hexdigest())
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("enginery", "onnx-ir", "numpy", "onnxruntime"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions

@@ -1,0 +1,74 @@
+"""`ExportConfig`: the options of `python -m export`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from export.precision import Override, parse_override
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportConfig:
+    """Compile a Qwen checkpoint into an engine."""
+
+    checkpoint_path: Annotated[
+        str, Parameter(help="a checkpoint folder, or a hub id such as Qwen/Qwen3-0.6B")
+    ]
+    output: Annotated[Path, Parameter(help="folder that gets the engine's folder")] = Path(
+        "engines/built"
+    )
+    name: Annotated[
+        str | None, Parameter(help="id of the engine; by default the hub id or the folder's name")
+    ] = None
+    precision: Annotated[
+        Literal["fp32", "int8", "int4"],
+        Parameter(help="int8: the best speed for many users; int4: the least memory"),
+    ] = "int8"
+    override: Annotated[
+        tuple[str, ...],
+        Parameter(help="another layout for some nodes, such as head=fp32 or layers.0.down=int8"),
+    ] = ()
+    int4_block_size: Annotated[
+        Literal[32, 128] | None,
+        Parameter(help="weights that share a scale; by default chosen for each node by its error"),
+    ] = None
+    max_context: Annotated[
+        int | None, Parameter(help="tokens of prompt and answer; by default all the model can take")
+    ] = None
+    revision: Annotated[
+        str | None, Parameter(help="branch, tag or commit on the hub; by default its main branch")
+    ] = None
+    force: Annotated[
+        bool, Parameter(help="replace an engine of that name; keep one that fails its verification")
+    ] = False
+    verify: Annotated[bool, Parameter(help="compare the engine with the reference model")] = True
+    quiet: Annotated[bool, Parameter(help="print nothing but errors", negative="")] = False
+    json: Annotated[bool, Parameter(help="print one JSON object about the engine", negative="")] = (
+        False
+    )
+
+    def __post_init__(self) -> None:
+        if self.max_context is not None and self.max_context < 2:
+            raise ValueError(f"--max-context is {self.max_context}, but has to be 2 at least")
+        if self.name is not None and not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"--name {self.name!r} may hold letters, digits, '.', '_', '-' and one '/'"
+            )
+        self.overrides  # noqa: B018  (reports a malformed one at once)
+
+    @property
+    def overrides(self) -> tuple[Override, ...]:
+        """The parsed `override`."""
+        return tuple(parse_override(text) for text in self.override)
+
+
+def slug(engine_id: str) -> str:
+    """The folder's name for an engine id: `Qwen/Qwen3-0.6B` -> `Qwen--Qwen3-0.6B`."""
+    return engine_id.replace("/", "--")

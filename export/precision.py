@@ -1,0 +1,96 @@
+"""Which layout the weights of each node get: a table for each precision, and overrides by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import Literal, cast, get_args
+
+Layout = Literal["fp32", "int8", "int4"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+# The head decides between near-equal tokens, and a row of the embedding is all that the model sees
+# of a token: neither goes below int8.
+DEFAULTS: Mapping[Layout, Mapping[str, Layout]] = MappingProxyType(
+    {
+        "fp32": {"embedding": "fp32", "attention": "fp32", "mlp": "fp32", "head": "fp32"},
+        "int8": {"embedding": "int8", "attention": "int8", "mlp": "int8", "head": "int8"},
+        "int4": {"embedding": "int8", "attention": "int4", "mlp": "int4", "head": "int8"},
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One `PATTERN=LAYOUT`: a node, a class or part of a path, or a glob."""
+
+    pattern: str
+    layout: Layout
+
+    def matches(self, node: str) -> bool:
+        return (
+            fnmatchcase(node, self.pattern)
+            or self.pattern in node.split(".")
+            or node.startswith(f"{self.pattern}.")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NodePrecision:
+    """Answers which layout a node gets; of several overrides that match, the last one holds.
+
+    Nodes are `embedding`, `head`, `layers.3.attention.o` and the like.
+    """
+
+    precision: Layout
+    overrides: tuple[Override, ...] = ()
+
+    def layout(self, node: str) -> Layout:
+        for override in reversed(self.overrides):
+            if override.matches(node):
+                return override.layout
+        return self._default(node)
+
+    def check(self, nodes: list[str]) -> None:
+        """Refuse an override that no node answers to, or that a node cannot have.
+
+        Raises:
+            ValueError: It names the override.
+        """
+        for override in self.overrides:
+            matched = [node for node in nodes if override.matches(node)]
+            if not matched:
+                raise ValueError(
+                    f"--override {override.pattern}={override.layout} matches no node: name "
+                    "embedding, head, attention, mlp, or for example down or layers.0"
+                )
+        if self.layout("embedding") == "int4":
+            raise ValueError("the embedding can be fp32 or int8, not int4: see --override")
+
+    def describe(self, nodes: list[str]) -> dict[str, str]:
+        """Node class -> layout for the manifest, then the nodes that differ from their class."""
+        described: dict[str, str] = dict(DEFAULTS[self.precision])
+        described |= {
+            node: self.layout(node) for node in nodes if self.layout(node) != self._default(node)
+        }
+        return described
+
+    def _default(self, node: str) -> Layout:
+        defaults = DEFAULTS[self.precision]
+        return next(defaults[part] for part in node.split(".") if part in defaults)
+
+
+def parse_override(text: str) -> Override:
+    """Read `PATTERN=LAYOUT`.
+
+    Raises:
+        ValueError: It has another form, or names an unknown layout.
+    """
+    pattern, _, layout = text.partition("=")
+    if not pattern or layout not in LAYOUTS:
+        raise ValueError(
+            f"--override {text} is not of the form NODE=LAYOUT with one of {', '.join(LAYOUTS)}"
+        )
+    return Override(pattern, cast(Layout, layout))

@@ -1,0 +1,1 @@
+"""The Qwen decoders: one definition of the graph, a table of families."""

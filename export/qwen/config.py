@@ -1,0 +1,129 @@
+"""`DecoderConfig`: config.json of any supported family in one spelling, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from export.errors import CheckpointError
+from export.qwen.families import FAMILIES, Family
+from export.qwen.rope import RopeParameters, read_rope_parameters
+
+HEAD_DIM_MULTIPLE = 16  # what GroupQueryAttention rotates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderConfig:
+    """The shape of a decoder-only transformer."""
+
+    family: str
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope: RopeParameters
+    sliding_window: int | None  # tokens that a layer sees at most; None where all see everything
+    tie_word_embeddings: bool
+    qkv_bias: bool
+    output_bias: bool
+    qk_norm: bool
+
+    @property
+    def longest_context(self) -> int:
+        """The positions that the model was made for, YaRN included."""
+        if self.rope.yarn is None:
+            return self.max_position_embeddings
+        stretched = self.rope.yarn.factor * self.rope.yarn.original_max_position_embeddings
+        return max(self.max_position_embeddings, int(stretched))
+
+
+def read_decoder_config(config: dict[str, Any]) -> DecoderConfig:
+    """Translate config.json.
+
+    Raises:
+        CheckpointError: The architecture is not supported, or a field is missing or impossible.
+    """
+    family = _find_family(config)
+    if config.get("quantization_config"):
+        raise CheckpointError(
+            "the checkpoint is quantized already: use the one in bf16, fp16 or fp32"
+        )
+    if config.get("hidden_act", "silu") != "silu":
+        raise CheckpointError(
+            f"config.json has hidden_act {config['hidden_act']!r}, but only silu is supported"
+        )
+    try:
+        decoder = _translate(config, family)
+    except KeyError as error:
+        raise CheckpointError(f"config.json has no field {error}") from None
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise CheckpointError(f"config.json has a field of the wrong type: {error}") from None
+    _check_shape(decoder)
+    return decoder
+
+
+def _find_family(config: dict[str, Any]) -> Family:
+    architectures = config.get("architectures") or []
+    for architecture in architectures:
+        if architecture in FAMILIES:
+            return FAMILIES[architecture]
+    found = ", ".join(map(str, architectures)) or "none"
+    raise CheckpointError(
+        f"the checkpoint's architecture is {found}, but only {' and '.join(FAMILIES)} are supported"
+    )
+
+
+def _translate(config: dict[str, Any], family: Family) -> DecoderConfig:
+    num_heads = int(config["num_attention_heads"])
+    num_layers = int(config["num_hidden_layers"])
+    return DecoderConfig(
+        family=family.name,
+        hidden_size=int(config["hidden_size"]),
+        num_layers=num_layers,
+        num_heads=num_heads,
+        num_kv_heads=int(config.get("num_key_value_heads") or num_heads),
+        head_dim=family.head_dim(config),
+        intermediate_size=int(config["intermediate_size"]),
+        vocab_size=int(config["vocab_size"]),
+        max_position_embeddings=int(config["max_position_embeddings"]),
+        rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+        rope=read_rope_parameters(config),
+        sliding_window=_read_sliding_window(config, num_layers),
+        tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
+        qkv_bias=family.qkv_bias(config),
+        output_bias=family.output_bias(config),
+        qk_norm=family.qk_norm,
+    )
+
+
+def _read_sliding_window(config: dict[str, Any], num_layers: int) -> int | None:
+    if not config.get("use_sliding_window", False) or config.get("sliding_window") is None:
+        return None
+    layer_types = config.get("layer_types")
+    if layer_types is not None:
+        slides = "sliding_attention" in layer_types
+    else:
+        slides = int(config.get("max_window_layers", 28)) < num_layers
+    return int(config["sliding_window"]) if slides else None
+
+
+def _check_shape(decoder: DecoderConfig) -> None:
+    sizes = ("hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim")
+    for name in (*sizes, "intermediate_size", "vocab_size", "max_position_embeddings"):
+        if getattr(decoder, name) < 1:
+            raise CheckpointError(f"config.json has {name} = {getattr(decoder, name)}")
+    if decoder.num_heads % decoder.num_kv_heads:
+        raise CheckpointError(
+            f"config.json has {decoder.num_heads} attention heads, which is no multiple of its "
+            f"{decoder.num_kv_heads} key and value heads"
+        )
+    if decoder.head_dim % HEAD_DIM_MULTIPLE:
+        raise CheckpointError(
+            f"config.json has head_dim = {decoder.head_dim}, but only multiples of "
+            f"{HEAD_DIM_MULTIPLE} are supported"
+        )

@@ -1,0 +1,191 @@
+"""The decoder's graph: tokens and caches in, logits of the chosen rows out.
+
+Inputs: `input_ids` int64 [n, S], `seqlens_k` int32 [n], `total_sequence_length` int32 [],
+`logit_indices` int64 [R] (rows of the flattened [n * S]), and for each layer
+`past_key_values.{layer}.key` and `.value` float32 [n, kv_heads, rows, head_dim].
+Outputs: `logits` float32 [R, vocab_size] and `present.{layer}.key` and `.value`, which have to be
+bound to the memory of the pasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from engines.manifest import StateSpec
+from export.graph import CONTRIB, GraphBuilder
+from export.precision import NodePrecision
+from export.quantize import quantize_rows
+from export.qwen.attention import GroupQueryAttentionEmitter, SequenceInputs
+from export.qwen.config import DecoderConfig
+from export.qwen.linear import LinearEmitter, Projection
+from export.qwen.rope import rope_tables
+from export.qwen.tensors import EMBEDDING, FINAL_NORM, HEAD
+from export.tensor_files import TensorFiles
+
+
+def node_names(config: DecoderConfig) -> list[str]:
+    """The nodes whose precision can be chosen."""
+    qkv = ["q", "k", "v"] if config.qk_norm else ["qkv"]
+    in_layer = [f"attention.{name}" for name in [*qkv, "o"]] + ["mlp.gate", "mlp.up", "mlp.down"]
+    layers = [f"layers.{layer}.{name}" for layer in range(config.num_layers) for name in in_layer]
+    return ["embedding", *layers, "head"]
+
+
+def state_specs(config: DecoderConfig) -> tuple[StateSpec, ...]:
+    """The caches of the graph, keys and values of each layer."""
+    return tuple(
+        StateSpec(
+            input=f"past_key_values.{layer}.{kind}",
+            output=f"present.{layer}.{kind}",
+            heads=config.num_kv_heads,
+            width=config.head_dim,
+        )
+        for layer in range(config.num_layers)
+        for kind in ("key", "value")
+    )
+
+
+class DecoderEmitter:
+    """Emits a whole decoder into a graph, layer by layer.
+
+    Args:
+        config: The decoder's shape.
+        tensors: Its weights.
+        graph: Takes nodes and weights.
+        precision: The layout of each node.
+        int4_block_size: See `LinearEmitter`.
+        num_rows: Rows of a slot of the caches, and of the rotation tables.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        tensors: TensorFiles,
+        graph: GraphBuilder,
+        precision: NodePrecision,
+        int4_block_size: int | None,
+        num_rows: int,
+    ) -> None:
+        self._config = config
+        self._tensors = tensors
+        self._graph = graph
+        self._precision = precision
+        self._linear = LinearEmitter(graph, tensors, precision, int4_block_size)
+        self._num_rows = num_rows
+
+    def emit(self, advance: Callable[[str], None]) -> None:
+        """Emit everything; `advance` is told each part that is done."""
+        graph, config = self._graph, self._config
+        input_ids = graph.input("input_ids", "int64", ["n", "S"])
+        sequences = self._sequence_inputs()
+        logit_indices = graph.input("logit_indices", "int64", ["R"])
+        attention = GroupQueryAttentionEmitter(
+            config, graph, self._linear, self._tensors, sequences, self._num_rows
+        )
+        residual: ir.Value | None = None
+        hidden, embedding_table = self._embed(input_ids)
+        advance("embedding")
+        for layer in range(config.num_layers):
+            name = f"layers.{layer}"
+            normed, residual = self._norm(hidden, residual, layer, "input_layernorm")
+            heads = attention.emit(normed, layer)
+            if layer == config.num_layers - 1:
+                # Behind the last attention no row sees another: only those that get logits go on.
+                heads = self._take_rows(heads, logit_indices, f"{name}.heads_taken")  # [R, ...]
+                residual = self._take_rows(residual, logit_indices, f"{name}.residual_taken")
+            attended = self._linear.emit(heads, self._output_projection(layer))
+            normed, residual = self._norm(attended, residual, layer, "post_attention_layernorm")
+            hidden = self._mlp(normed, layer)
+            advance(f"layer {layer + 1} of {config.num_layers}")
+        normed, _ = self._norm(hidden, residual, None, FINAL_NORM)  # [R, hidden]
+        logits = self._head(normed, embedding_table)  # [R, vocab_size]
+        graph.output(logits, "logits", "float32", ["R", config.vocab_size])
+        advance("head")
+
+    def _sequence_inputs(self) -> SequenceInputs:
+        graph = self._graph
+        cos, sin = rope_tables(self._config.rope, self._config.head_dim, self._num_rows)
+        return SequenceInputs(
+            graph.input("seqlens_k", "int32", ["n"]),
+            graph.input("total_sequence_length", "int32", []),
+            graph.weight("rope.cos", cos),
+            graph.weight("rope.sin", sin),
+        )
+
+    def _embed(self, input_ids: ir.Value) -> tuple[ir.Value, ir.Value | None]:
+        """[n, S] -> [n, S, hidden], and the table itself where it is in fp32."""
+        graph = self._graph
+        if self._precision.layout("embedding") == "fp32":
+            table = graph.weight("embedding.weight", self._tensors.read(EMBEDDING))
+            return graph.op("Gather", [table, input_ids], "embedding"), table
+        weight = np.empty((self._config.vocab_size, self._config.hidden_size), np.int8)
+        scale = np.empty((self._config.vocab_size, 1), np.float32)
+        for start, block in self._tensors.row_blocks(EMBEDDING):
+            rows = slice(start, start + len(block))
+            weight[rows], scale[rows, 0] = quantize_rows(block)
+        quantized = graph.op(
+            "Gather", [graph.weight("embedding.weight", weight), input_ids], "embedding.quantized"
+        )
+        row_scale = graph.op(
+            "Gather", [graph.weight("embedding.scale", scale), input_ids], "embedding.row_scale"
+        )
+        widened = graph.op("Cast", [quantized], "embedding.widened", to=ir.DataType.FLOAT.value)
+        return graph.op("Mul", [widened, row_scale], "embedding"), None
+
+    def _norm(
+        self, x: ir.Value, residual: ir.Value | None, layer: int | None, name: str
+    ) -> tuple[ir.Value, ir.Value]:
+        """Add the residual and normalize the sum: the norm, and the sum as the next residual."""
+        graph, epsilon = self._graph, self._config.rms_norm_eps
+        node = "final_norm" if layer is None else f"layers.{layer}.{name}"
+        tensor = name if layer is None else f"model.layers.{layer}.{name}.weight"
+        weight = graph.weight(f"{node}.weight", self._tensors.read(tensor))
+        if residual is None:
+            normed = graph.op(
+                "SimplifiedLayerNormalization", [x, weight], node, axis=-1, epsilon=epsilon
+            )
+            return normed, x
+        normed, _, _, total = graph.ops(
+            "SkipSimplifiedLayerNormalization",
+            [x, residual, weight],
+            [node, "", "", f"{node}.residual"],
+            domain=CONTRIB,
+            epsilon=epsilon,
+        )
+        return normed, total
+
+    def _take_rows(self, x: ir.Value, indices: ir.Value, name: str) -> ir.Value:
+        """[n, S, width] -> [R, width]."""
+        flat = self._graph.op("Flatten", [x], f"{name}.flat", axis=2)  # [n * S, width]
+        return self._graph.op("Gather", [flat, indices], name, axis=0)
+
+    def _output_projection(self, layer: int) -> Projection:
+        name = f"model.layers.{layer}.self_attn.o_proj"
+        biases = (f"{name}.bias",) if self._config.output_bias else ()
+        return Projection(f"layers.{layer}.attention.o", (f"{name}.weight",), biases)
+
+    def _mlp(self, x: ir.Value, layer: int) -> ir.Value:
+        graph, node = self._graph, f"layers.{layer}.mlp"
+        gate, up = (
+            self._linear.emit(x, self._mlp_projection(layer, kind)) for kind in ("gate", "up")
+        )
+        # x * sigmoid(alpha * x) with alpha = 1 is SiLU, in one node instead of two.
+        activated = graph.op("QuickGelu", [gate], f"{node}.silu", domain=CONTRIB, alpha=1.0)
+        gated = graph.op("Mul", [activated, up], f"{node}.gated")
+        return self._linear.emit(gated, self._mlp_projection(layer, "down"))
+
+    @staticmethod
+    def _mlp_projection(layer: int, kind: str) -> Projection:
+        return Projection(
+            f"layers.{layer}.mlp.{kind}", (f"model.layers.{layer}.mlp.{kind}_proj.weight",)
+        )
+
+    def _head(self, x: ir.Value, embedding_table: ir.Value | None) -> ir.Value:
+        if not self._config.tie_word_embeddings:
+            return self._linear.emit(x, Projection("head", (HEAD,)))
+        if embedding_table is not None and self._precision.layout("head") == "fp32":
+            return self._linear.emit_fp32(x, embedding_table, "head")
+        return self._linear.emit(x, Projection("head", (EMBEDDING,)))

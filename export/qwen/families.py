@@ -1,0 +1,58 @@
+"""The table of families: where one Qwen decoder differs from the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """What config.json does not say, or says under other names, for one architecture.
+
+    Attributes:
+        name: The family as the manifest names it.
+        head_dim: The width of a head.
+        qkv_bias: Whether the q, k and v projections have a bias.
+        output_bias: Whether the projection behind the attention has one.
+        qk_norm: Whether each head's q and k are normalized before they are rotated.
+    """
+
+    name: str
+    head_dim: Callable[[Config], int]
+    qkv_bias: Callable[[Config], bool]
+    output_bias: Callable[[Config], bool]
+    qk_norm: bool
+
+
+def _derived_head_dim(config: Config) -> int:
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+
+
+def _attention_bias(config: Config) -> bool:
+    return bool(config.get("attention_bias", False))
+
+
+QWEN2 = Family(
+    name="qwen2",
+    head_dim=_derived_head_dim,
+    qkv_bias=lambda config: True,
+    output_bias=lambda config: False,
+    qk_norm=False,
+)
+
+QWEN3 = Family(
+    name="qwen3",
+    head_dim=lambda config: int(config.get("head_dim", 128)),
+    qkv_bias=_attention_bias,
+    output_bias=_attention_bias,
+    qk_norm=True,
+)
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {"Qwen2ForCausalLM": QWEN2, "Qwen3ForCausalLM": QWEN3}
+)

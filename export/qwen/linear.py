@@ -1,0 +1,166 @@
+"""Matrix multiplications by a weight, in the layout that the node's precision asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from export.graph import CONTRIB, GraphBuilder, scalar
+from export.precision import NodePrecision
+from export.quantize import INT8_MAX, choose_block_size, quantize_blocks, quantize_rows
+from export.tensor_files import FloatArray, TensorFiles
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """y = x W^T + b, where W is one tensor [N, K] or several stacked along N."""
+
+    node: str
+    weights: tuple[str, ...]
+    biases: tuple[str, ...] = ()
+
+
+class LinearEmitter:
+    """Writes weights and emits the nodes that multiply by them.
+
+    Args:
+        graph: Takes the nodes.
+        tensors: The checkpoint's tensors.
+        precision: Decides the layout of each node.
+        int4_block_size: Weights that share a scale; None chooses for each node.
+    """
+
+    def __init__(
+        self,
+        graph: GraphBuilder,
+        tensors: TensorFiles,
+        precision: NodePrecision,
+        int4_block_size: int | None,
+    ) -> None:
+        self._graph = graph
+        self._tensors = tensors
+        self._precision = precision
+        self._int4_block_size = int4_block_size
+        self._quantized: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
+
+    def emit(self, x: ir.Value, projection: Projection) -> ir.Value:
+        """[..., K] -> [..., N]."""
+        layout = self._precision.layout(projection.node)
+        if layout == "int8":
+            y = self._emit_int8(x, projection)
+        elif layout == "int4":
+            y = self._emit_int4(x, projection)
+        else:
+            weight = self._graph.weight(f"{projection.node}.weight", self._stacked(projection))
+            y = self.emit_fp32(x, weight, projection.node)
+        if not projection.biases:
+            return y
+        bias = np.concatenate([self._tensors.read(name) for name in projection.biases])  # [N]
+        return self._graph.op(
+            "Add",
+            [y, self._graph.weight(f"{projection.node}.bias", bias)],
+            f"{projection.node}.biased",
+        )
+
+    def emit_fp32(self, x: ir.Value, weight: ir.Value, node: str) -> ir.Value:
+        """Multiply by `weight` [N, K] as it lies, so that a tied head can share the embedding."""
+        return self._graph.op(
+            "FusedMatMul", [x, weight], f"{node}.matmul", domain=CONTRIB, transB=1
+        )
+
+    def _emit_int8(self, x: ir.Value, projection: Projection) -> ir.Value:
+        """Weights with a scale a column, activations with a scale a row: no row sees another."""
+        graph, node = self._graph, projection.node
+        quantized, row_max = self._quantize_activations(x)
+        num_rows, num_columns = self._shape(projection)
+        weight = np.empty((num_columns, num_rows), np.int8)  # [K, N]
+        scale = np.empty(num_rows, np.float32)  # [N]
+        for start, block in self._row_blocks(projection):
+            q, block_scale = quantize_rows(block)
+            weight[:, start : start + len(q)] = q.T
+            scale[start : start + len(q)] = block_scale
+        product = graph.op(
+            "MatMulIntegerToFloat",
+            [
+                quantized,
+                graph.weight(f"{node}.weight", weight),
+                self._activation_scale(),
+                graph.weight(f"{node}.scale", scale),
+                self._activation_zero_point(),
+            ],
+            f"{node}.matmul",
+            domain=CONTRIB,
+        )
+        return graph.op("Mul", [product, row_max], f"{node}.scaled")
+
+    def _quantize_activations(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """uint8 around 128 and the largest size in each row; once for all that read `x`."""
+        if x not in self._quantized:
+            graph = self._graph
+            size = graph.op("Abs", [x], f"{x.name}.abs")
+            last_axis = graph.constant("last_axis", np.array([-1], np.int64))
+            largest = graph.op("ReduceMax", [size, last_axis], f"{x.name}.max", keepdims=1)
+            # A row of zeros has no largest value to divide by.
+            tiny = graph.constant("tiny", scalar(1e-9, np.float32))
+            row_max = graph.op("Add", [largest, tiny], f"{x.name}.row_max")  # [..., 1]
+            unit = graph.op("Div", [x, row_max], f"{x.name}.unit")
+            quantized = graph.op(
+                "QuantizeLinear",
+                [unit, self._activation_scale(), self._activation_zero_point()],
+                f"{x.name}.quantized",
+            )
+            self._quantized[x] = (quantized, row_max)
+        return self._quantized[x]
+
+    def _activation_scale(self) -> ir.Value:
+        return self._graph.constant("activation_scale", scalar(1 / INT8_MAX, np.float32))
+
+    def _activation_zero_point(self) -> ir.Value:
+        return self._graph.constant("activation_zero_point", scalar(128, np.uint8))
+
+    def _emit_int4(self, x: ir.Value, projection: Projection) -> ir.Value:
+        graph, node = self._graph, projection.node
+        num_rows, num_columns = self._shape(projection)
+        block_size = self._int4_block_size or choose_block_size(
+            next(block for _, block in self._row_blocks(projection))
+        )
+        num_blocks = -(-num_columns // block_size)
+        packed = np.empty((num_rows, num_blocks, block_size // 2), np.uint8)
+        scales = np.empty((num_rows, num_blocks), np.float32)
+        for start, block in self._row_blocks(projection):
+            rows = slice(start, start + len(block))
+            packed[rows], scales[rows] = quantize_blocks(block, block_size)
+        return graph.op(
+            "MatMulNBits",
+            [
+                x,
+                graph.weight(f"{node}.weight", packed),
+                graph.weight(f"{node}.scale", scales.reshape(-1)),
+            ],
+            f"{node}.matmul",
+            domain=CONTRIB,
+            K=num_columns,
+            N=num_rows,
+            bits=4,
+            block_size=block_size,
+            accuracy_level=4,  # int8 products; without it every call expands the weights
+        )
+
+    def _stacked(self, projection: Projection) -> FloatArray:
+        if len(projection.weights) == 1:
+            return self._tensors.read(projection.weights[0])
+        return np.concatenate([self._tensors.read(name) for name in projection.weights])
+
+    def _shape(self, projection: Projection) -> tuple[int, int]:
+        shapes = [self._tensors.shape(name) for name in projection.weights]
+        return sum(shape[0] for shape in shapes), shapes[0][1]
+
+    def _row_blocks(self, projection: Projection) -> Iterator[tuple[int, FloatArray]]:
+        first_row = 0
+        for name in projection.weights:
+            for start, block in self._tensors.row_blocks(name):
+                yield first_row + start, block
+            first_row += self._tensors.shape(name)[0]

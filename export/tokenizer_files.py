@@ -1,0 +1,102 @@
+"""The text side of an engine: tokenizer, chat template, generation defaults; copied and checked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from export.checkpoint import Checkpoint, read_json_object
+from export.errors import CheckpointError
+
+TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+GENERATION_CONFIG_FILE = "generation_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What the manifest says of the tokenizer: ids it knows, and those that end an answer."""
+
+    num_tokens: int
+    eos_token_ids: tuple[int, ...]
+
+
+def read_vocabulary(checkpoint: Checkpoint, vocab_size: int) -> Vocabulary:
+    """Load the tokenizer and hold it against the embedding.
+
+    Raises:
+        CheckpointError: The tokenizer is missing or damaged, or knows ids beyond the embedding.
+    """
+    path = checkpoint.folder / TOKENIZER_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{checkpoint.folder} holds no {TOKENIZER_FILE}: save the tokenizer in its fast form"
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare exceptions
+        raise CheckpointError(f"{path} is not a tokenizer: {error}") from None
+    ids = tokenizer.get_vocab(with_added_tokens=True).values()
+    num_tokens = max(ids, default=-1) + 1
+    if num_tokens > vocab_size:
+        raise CheckpointError(
+            f"{path} knows token {num_tokens - 1}, but the embedding has only {vocab_size} rows"
+        )
+    return Vocabulary(num_tokens, _eos_token_ids(checkpoint, tokenizer))
+
+
+def copy_tokenizer_files(checkpoint: Checkpoint, engine_dir: Path) -> None:
+    """Copy what serving needs; an inlined chat template becomes a file of its own."""
+    shutil.copyfile(checkpoint.folder / TOKENIZER_FILE, engine_dir / TOKENIZER_FILE)
+    generation_config = checkpoint.folder / GENERATION_CONFIG_FILE
+    if generation_config.is_file():
+        read_json_object(generation_config)
+        shutil.copyfile(generation_config, engine_dir / GENERATION_CONFIG_FILE)
+    tokenizer_config = _read_optional(checkpoint, TOKENIZER_CONFIG_FILE)
+    inlined = tokenizer_config.pop("chat_template", None)
+    _write_text(
+        engine_dir / TOKENIZER_CONFIG_FILE,
+        json.dumps(tokenizer_config, ensure_ascii=False, indent=2) + "\n",
+    )
+    template = _chat_template(checkpoint, inlined)
+    if template is not None:
+        _write_text(engine_dir / CHAT_TEMPLATE_FILE, template)
+
+
+def _chat_template(checkpoint: Checkpoint, inlined: Any) -> str | None:
+    """The template file, or the one inlined in the tokenizer's config (the default of several)."""
+    path = checkpoint.folder / CHAT_TEMPLATE_FILE
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    if isinstance(inlined, list):
+        named = {entry["name"]: entry["template"] for entry in inlined}
+        inlined = named.get("default")
+    return inlined if isinstance(inlined, str) else None
+
+
+def _eos_token_ids(checkpoint: Checkpoint, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """From the generation config, else config.json, else the tokenizer's own end token."""
+    generation_config = _read_optional(checkpoint, GENERATION_CONFIG_FILE)
+    for config in (generation_config, checkpoint.config):
+        declared = config.get("eos_token_id")
+        if declared is not None:
+            return tuple(declared if isinstance(declared, list) else [declared])
+    token = _read_optional(checkpoint, TOKENIZER_CONFIG_FILE).get("eos_token")
+    token = token.get("content") if isinstance(token, dict) else token
+    token_id = tokenizer.token_to_id(token) if token else None
+    return () if token_id is None else (token_id,)
+
+
+def _read_optional(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    path = checkpoint.folder / name
+    return read_json_object(path) if path.is_file() else {}
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

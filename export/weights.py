@@ -1,0 +1,76 @@
+"""The external data of a graph, `model.onnx.data`: written in one pass, hashed on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from engines.manifest import FileEntry
+
+# ONNX Runtime maps external data into memory by pages; a tensor that starts at a page boundary is
+# used where it lies. Small ones only need the alignment of vector loads.
+_PAGE = 4096
+_VECTOR = 64
+_BLOCK = 1 << 22  # bytes written and hashed at a time
+
+
+class WeightsFile:
+    """Appends tensors to one file; a context manager that closes it.
+
+    An `OSError` of the disk passes through: the caller knows what to remove.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("wb")
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def append(self, name: str, array: NDArray[Any]) -> ir.ExternalTensor:
+        """Write a tensor and return the reference that stands for it in the graph."""
+        self._align(_PAGE if array.nbytes >= _PAGE else _VECTOR)
+        offset = self._size
+        self._write(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+        return ir.ExternalTensor(
+            self._path.name,
+            offset,
+            array.nbytes,
+            ir.DataType.from_numpy(array.dtype),
+            shape=ir.Shape(array.shape),
+            name=name,
+            base_dir=self._path.parent,
+        )
+
+    def finish(self) -> FileEntry:
+        """Bring the file to the disk and describe it for the manifest."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return FileEntry(size=self._size, sha256=self._digest.hexdigest())
+
+    def _align(self, boundary: int) -> None:
+        self._write(memoryview(bytes(-self._size % boundary)))
+
+    def _write(self, content: memoryview) -> None:
+        for start in range(0, len(content), _BLOCK):
+            block = content[start : start + _BLOCK]
+            self._file.write(block)
+            self._digest.update(block)
+        self._size += len(content)
