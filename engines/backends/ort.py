@@ -176,7 +176,7 @@ class OrtCpuRunner:
 def _alias(array: NDArray[Any]) -> ort.OrtValue:
     """An OrtValue over the memory of `array`; a copy would lose what the graph writes to it."""
     value = ort.OrtValue.ortvalue_from_numpy(array)
-    if value.data_ptr() != array.ctypes.data:
+    if array.size and value.data_ptr() != array.ctypes.data:
         raise RunFailed(f"an array of shape {array.shape} is not contiguous and cannot be bound")
     return value
 
