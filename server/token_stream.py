@@ -1,0 +1,113 @@
+"""The tokens of one request on their way from a worker to whoever awaits them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Self
+
+from engines.llm.output import StepOutput
+from server.errors import ApiError
+
+
+class TokenStream:
+    """An async iterator over lists of step outputs, which ends when all sequences have.
+
+    An item holds all that came since the last one, so a slow reader gets longer lists. None is a
+    tick: about a second went by without news. Leaving the `with` block (or `close`) gives up the
+    sequences that are not finished. Everything here happens on one event loop.
+
+    Args:
+        seq_ids: The sequences of the request.
+        abort: Is told which sequences were given up.
+        deadline: When to fail a request that is still unfinished, in the clock's seconds.
+    """
+
+    def __init__(
+        self,
+        seq_ids: Iterable[int],
+        abort: Callable[[tuple[int, ...]], None],
+        deadline: float | None = None,
+    ) -> None:
+        self._unfinished = set(seq_ids)
+        self._abort = abort
+        self._deadline = deadline
+        self._outputs: list[StepOutput] = []
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_quiet = False
+        self._has_tick = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[StepOutput] | None:
+        """The next outputs, or None for a tick.
+
+        Raises:
+            EngineryError: The engine refused the request or failed.
+            ApiError: The deadline has passed, or the server is shutting down.
+        """
+        while not self._outputs:
+            if self._error is not None:
+                raise self._error
+            if not self._unfinished:
+                raise StopAsyncIteration
+            if self._has_tick:
+                self._has_tick = False
+                return None
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def abort(self, seq_id: int) -> None:
+        """Give up one sequence, for example because its text is complete."""
+        if seq_id in self._unfinished:
+            self._unfinished.discard(seq_id)
+            self._abort((seq_id,))
+
+    def close(self) -> None:
+        """Give up what is not finished; whoever awaits the stream sees its end."""
+        unfinished, self._unfinished = tuple(self._unfinished), set()
+        if unfinished:
+            self._abort(unfinished)
+        self._outputs = []
+        self._wake()
+
+    def push(self, output: StepOutput) -> None:
+        """Take in what a step did; called by the worker."""
+        self._outputs.append(output)
+        self._is_quiet = False
+        if output.finish_reason is not None:
+            self._unfinished.discard(output.seq_id)
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """End with an error, after what has come so far; called by the worker."""
+        outputs = self._outputs
+        self._error = error
+        self.close()
+        self._outputs = outputs
+
+    def tick(self, now: float) -> None:
+        """About a second has passed; called by the worker."""
+        if self._deadline is not None and now > self._deadline:
+            self.fail(
+                ApiError(504, "The request took longer than this server allows.", code="timeout")
+            )
+        elif self._is_quiet:
+            self._has_tick = True
+            self._wake()
+        self._is_quiet = True
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
