@@ -67,10 +67,14 @@ def run_app(app: App, table: str, argv: Sequence[str] | None = None) -> NoReturn
     app.config = tuple(sources)
     app.help_epilogue = _FOOTER
     try:
-        status = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+        command, bound, _ = app.parse_args(argv, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         fail(" ".join(str(error).split()))
-    except (EngineryError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:  # of a config's own checks, of the TOML file
+        fail(str(error))
+    try:
+        status = command(*bound.args, **bound.kwargs)
+    except (EngineryError, OSError) as error:
         fail(str(error))
     except KeyboardInterrupt:
         fail_interrupted()

@@ -42,8 +42,8 @@ def load_llm_engine(folder: EngineFolder, options: EngineOptions) -> LLMEngine:
     """Load the engine of a folder; hashing its files and opening its graph run side by side.
 
     Raises:
-        EngineError: It is not a language model, its target has no backend here, or a file changed.
-        ValueError: `max_context` is larger than the engine's.
+        EngineError: It is not a language model, its target has no backend here, a file changed,
+            or `max_context` is larger than the engine's.
     """
     manifest = folder.manifest
     if manifest.chat is None:
@@ -108,7 +108,7 @@ def _open_ort_cpu(graph: Path, spec: ChatSpec, options: EngineOptions) -> ModelR
 
     max_context = options.max_context or spec.max_context
     if max_context > spec.max_context:
-        raise ValueError(
+        raise EngineIncompatible(
             f"max_context is {max_context}, but the engine was compiled for {spec.max_context}"
         )
     # Twice the slots of running sequences: the others keep prefixes for later prompts.

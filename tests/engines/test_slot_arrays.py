@@ -17,10 +17,8 @@ SPEC = StateSpec(input="past", output="present", heads=2, width=16)
 def resident_bytes(array: SlotArray) -> int:
     """Pages of the array's own mapping that the kernel keeps in memory."""
     start = f"{array.array.ctypes.data:x}-"
-    text = Path("/proc/self/smaps").read_text()
-    entry = next(
-        part for part in re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", text) if part.startswith(start)
-    )
+    entries = re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text())
+    entry = next(entry for entry in entries if entry.startswith(start))
     return int(re.search(r"Rss:\s+(\d+) kB", entry)[1]) * 1024
 
 
