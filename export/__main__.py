@@ -2,54 +2,36 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
+import signal
+import sys
+from typing import NoReturn
 
 from cyclopts import App
 
 from engines.cli import add_command, run_app
-from export.config import ExportConfig, slug
+from export.config import ExportConfig
+from export.errors import ExportError
 
 
 def run(config: ExportConfig) -> int:
     """Export one checkpoint as the options say."""
-    # Imported here so that --help answers without loading them.
-    from engines.manifest import write_manifest
-    from export.checkpoint import open_checkpoint
-    from export.compile import CompileOptions, compile_engine, plan_compilation
-    from export.report import BarProgress, QuietProgress, Summary, print_json, print_table
-    from export.workspace import workspace
-
-    started = time.monotonic()
-    folder = Path(config.checkpoint_path)
-    name = folder.resolve().name
-    engine_id = config.name or name
-    plan = plan_compilation(
-        open_checkpoint(folder, name),
-        CompileOptions(
-            engine_id=engine_id,
-            precision=config.precision,
-            overrides=config.overrides,
-            int4_block_size=config.int4_block_size,
-            max_context=config.max_context,
-        ),
-    )
-    progress = QuietProgress() if config.quiet or config.json else BarProgress()
-    target = config.output / slug(engine_id)
-    with workspace(target, force=config.force) as partial:
-        manifest = compile_engine(plan, partial, progress)
-        write_manifest(manifest, partial)
-    summary = Summary(
-        path=str(target),
-        seconds=time.monotonic() - started,
-        size=sum(entry.size for entry in manifest.files.values()),
-        manifest=manifest,
-    )
-    if config.json:
-        print_json(summary)
-    elif not config.quiet:
-        print_table(summary)
+    try:  # here, so that --help answers without loading numpy or onnx
+        from export.command import export_engine, show
+        from export.report import BarProgress, QuietProgress
+    except ModuleNotFoundError as error:
+        raise ExportError(
+            f"the package {error.name} is not installed: pip install 'enginery[cpu,export]'"
+        ) from None
+    # Ctrl-C raises KeyboardInterrupt, and `kill` has to remove what was written just the same.
+    signal.signal(signal.SIGTERM, _exit_terminated)
+    is_silent = config.quiet or config.json
+    show(export_engine(config, QuietProgress() if is_silent else BarProgress()), config)
     return 0
+
+
+def _exit_terminated(number: int, frame: object) -> NoReturn:
+    print("terminated", file=sys.stderr)
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

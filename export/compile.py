@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from engines import __version__
 from engines.manifest import ChatSpec, FileEntry, Manifest, Source
 from export.checkpoint import Checkpoint
 from export.errors import CheckpointError
@@ -77,10 +78,9 @@ def plan_compilation(checkpoint: Checkpoint, options: CompileOptions) -> Compile
 
 def compile_engine(plan: CompilePlan, engine_dir: Path, progress: Progress) -> Manifest:
     """Write all files of the engine but `engine.json`; return its manifest, not verified yet."""
-    with progress.stage(
-        "reading", sum(path.stat().st_size for path in plan.checkpoint.tensors.paths)
-    ):
-        source_hash = plan.checkpoint.tensors.sha256(progress.advance)
+    tensors = plan.checkpoint.tensors
+    with progress.stage("hashing the checkpoint", tensors.num_bytes) as advance:
+        source_hash = tensors.sha256(advance)
     copy_tokenizer_files(plan.checkpoint, engine_dir)
     weights_entry = _write_graph(plan, engine_dir, progress)
     files = {
@@ -109,7 +109,7 @@ def compile_engine(plan: CompilePlan, engine_dir: Path, progress: Progress) -> M
 def _write_graph(plan: CompilePlan, engine_dir: Path, progress: Progress) -> FileEntry:
     with (
         WeightsFile(engine_dir / WEIGHTS_FILE) as weights,
-        progress.stage("compiling", plan.config.num_layers + 2),
+        progress.stage("compiling", plan.config.num_layers + 2) as advance,
     ):
         graph = GraphBuilder(weights)
         DecoderEmitter(
@@ -119,8 +119,8 @@ def _write_graph(plan: CompilePlan, engine_dir: Path, progress: Progress) -> Fil
             plan.node_precision,
             plan.options.int4_block_size,
             plan.max_context + SPARE_ROWS,
-        ).emit(lambda part: progress.advance(1, part))
-        graph.save(engine_dir / GRAPH_FILE, _versions()["enginery"])
+        ).emit(lambda part: advance(1, part))
+        graph.save(engine_dir / GRAPH_FILE, __version__)
         return weights.finish()
 
 
@@ -160,8 +160,8 @@ def _file_entry(path: Path) -> FileEntry:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("enginery", "onnx-ir", "numpy", "onnxruntime"):
+    versions = {"enginery": __version__, "python": platform.python_version()}
+    for package in ("onnx-ir", "numpy", "onnxruntime"):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

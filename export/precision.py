@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import MappingProxyType
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 Layout = Literal["fp32", "int8", "int4"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -93,4 +93,4 @@ def parse_override(text: str) -> Override:
         raise ValueError(
             f"--override {text} is not of the form NODE=LAYOUT with one of {', '.join(LAYOUTS)}"
         )
-    return Override(pattern, cast(Layout, layout))
+    return Override(pattern, layout)

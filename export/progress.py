@@ -6,13 +6,15 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 
+class Advance(Protocol):
+    """Some units of a stage's work are done; `doing` says which part."""
+
+    def __call__(self, units: int, doing: str = "") -> None: ...
+
+
 class Progress(Protocol):
-    """Stages that are entered one after the other, each with units of work."""
+    """Stages that are entered one after the other."""
 
-    def stage(self, name: str, total: int | None) -> AbstractContextManager[None]:
-        """A part of the work; `total` is None where its length is not known."""
-        ...
-
-    def advance(self, units: int, doing: str = "") -> None:
-        """Some of the stage's work is done; `doing` says which part."""
+    def stage(self, name: str, total: int | None) -> AbstractContextManager[Advance]:
+        """A part of the work of `total` units; None where the length is not known."""
         ...

@@ -62,7 +62,8 @@ def quantize_blocks(weight: FloatArray, block_size: int) -> tuple[NDArray[np.uin
         best_error = np.where(better, error, best_error)
         best_scale = np.where(better, scale, best_scale)
     nibbles = (_round_int4(blocks, best_scale) + INT4_ZERO).astype(np.uint8)
-    packed = nibbles[..., 0::2] | (nibbles[..., 1::2] << 4)  # [N, blocks, block_size / 2]
+    high = nibbles[..., 1::2] << np.uint8(4)
+    packed = nibbles[..., 0::2] | high  # [N, blocks, block_size / 2]
     return packed, best_scale[..., 0]
 
 

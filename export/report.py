@@ -11,42 +11,38 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from engines.manifest import Manifest
+from export.progress import Advance
 
 
 class QuietProgress:
     """Shows nothing; for scripts."""
 
     @contextmanager
-    def stage(self, name: str, total: int | None) -> Iterator[None]:
-        yield
-
-    def advance(self, units: int, doing: str = "") -> None:
-        pass
+    def stage(self, name: str, total: int | None) -> Iterator[Advance]:
+        yield lambda units, doing="": None
 
 
 class BarProgress:
-    """A bar on standard error that says what is being done."""
-
-    def __init__(self) -> None:
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[doing]}"),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-        )
+    """A bar on standard error for each stage, that says what is being done."""
 
     @contextmanager
-    def stage(self, name: str, total: int | None) -> Iterator[None]:
-        self._bar.add_task(name, total=total, doing="")
-        with self._bar:
-            yield
-            task = self._bar.tasks[-1]
-            self._bar.update(task.id, completed=task.total, doing="done")
+    def stage(self, name: str, total: int | None) -> Iterator[Advance]:
+        bar = Progress(
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.description:22}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[doing]}"),
+            console=Console(stderr=True),
+        )
+        task = bar.add_task(name, total=total, doing="")
 
-    def advance(self, units: int, doing: str = "") -> None:
-        self._bar.update(self._bar.tasks[-1].id, advance=units, doing=doing)
+        def advance(units: int, doing: str = "") -> None:
+            bar.update(task, advance=units, doing=doing)
+
+        with bar:
+            yield advance
+            bar.update(task, total=total or 1, completed=total or 1, doing="")
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +50,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str
     seconds: float
-    size: int  # bytes
+    size: int  # bytes of all files
     manifest: Manifest
 
 
@@ -66,15 +62,23 @@ def print_json(summary: Summary) -> None:
 def print_table(summary: Summary) -> None:
     """The closing table, on standard output."""
     manifest = summary.manifest
-    table = Table(show_header=False, title=f"{manifest.id} is ready")
+    table = Table(show_header=False, title=f"{manifest.id} is ready", title_justify="left")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     table.add_row("folder", summary.path)
-    table.add_row("size", f"{summary.size / 1e6:,.0f} MB")
+    table.add_row("size", f"{summary.size / 1e6:,.1f} MB")
     table.add_row("seconds", f"{summary.seconds:.1f}")
-    table.add_row("precision", ", ".join(f"{k} {v}" for k, v in manifest.node_precision.items()))
+    table.add_row("precision", _precision(manifest))
     if manifest.chat is not None:
+        table.add_row("parameters", f"{manifest.chat.num_parameters / 1e6:,.1f} million")
         table.add_row("context", f"{manifest.chat.max_context:,} tokens")
     table.add_row("agreement", _agreement(manifest))
     Console().print(table)
+
+
+def _precision(manifest: Manifest) -> str:
+    nodes = ", ".join(f"{node} {layout}" for node, layout in manifest.node_precision.items())
+    return f"{manifest.precision} ({nodes})"
 
 
 def _agreement(manifest: Manifest) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,11 @@ PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _MAX_HEADER = 100_000_000  # bytes; the limit of the format's own reader
 _HASH_BLOCK = 1 << 22  # bytes
 _BLOCK_ELEMENTS = 1 << 23
-_STORED_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+_STORED_DTYPES: Mapping[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,11 @@ class TensorFiles:
     def paths(self) -> list[Path]:
         """The files that hold the tensors, in the order of their names."""
         return sorted({tensor.path for tensor in self._tensors.values()})
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of all files together."""
+        return sum(path.stat().st_size for path in self.paths)
 
     def require(self, name: str, shape: tuple[int, ...]) -> None:
         """Check that a tensor is there, has this shape and a type that can be read.

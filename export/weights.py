@@ -48,7 +48,7 @@ class WeightsFile:
         """Write a tensor and return the reference that stands for it in the graph."""
         self._align(_PAGE if array.nbytes >= _PAGE else _VECTOR)
         offset = self._size
-        self._write(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+        self._write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return ir.ExternalTensor(
             self._path.name,
             offset,

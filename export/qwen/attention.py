@@ -48,7 +48,7 @@ class GroupQueryAttentionEmitter:
         self._linear = linear
         self._tensors = tensors
         self._sequences = sequences
-        self._cache_shape: list[int | str] = ["n", config.num_kv_heads, num_rows, config.head_dim]
+        self._cache_shape: list[int | str] = ["n", config.num_kv_heads, "rows", config.head_dim]
 
     def emit(self, x: ir.Value, layer: int) -> ir.Value:
         """What the heads of one layer read, [n, S, hidden] -> [n, S, num_heads * head_dim]."""

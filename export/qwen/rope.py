@@ -103,7 +103,9 @@ def rope_tables(
 
 
 def _inverse_frequencies(rope: RopeParameters, head_dim: int) -> NDArray[np.float64]:
-    plain = 1.0 / rope.theta ** (np.arange(0, head_dim, 2) / head_dim)  # [head_dim / 2]
+    plain: NDArray[np.float64] = rope.theta ** -(
+        np.arange(0, head_dim, 2) / head_dim
+    )  # [head_dim / 2]
     if rope.yarn is None:
         return plain
     # Fast dimensions keep their frequency, slow ones are stretched by `factor`, and a linear
@@ -116,7 +118,8 @@ def _inverse_frequencies(rope: RopeParameters, head_dim: int) -> NDArray[np.floa
     low, high = max(low, 0), min(high, head_dim - 1)
     width = high - low if high != low else 0.001
     stretched_share = np.clip((np.arange(head_dim // 2) - low) / width, 0, 1)
-    return plain / yarn.factor * stretched_share + plain * (1 - stretched_share)
+    frequencies: NDArray[np.float64] = plain * (stretched_share / yarn.factor + 1 - stretched_share)
+    return frequencies
 
 
 def _dimension_of(num_rotations: float, theta: float, head_dim: int, yarn: YarnParameters) -> float:
