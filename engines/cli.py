@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from inspect import Parameter as SignatureParameter
+from inspect import Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -43,6 +45,8 @@ def add_command(
 
     command.__doc__ = config_class.__doc__
     command.__annotations__["config"] = Annotated[config_class, Parameter(name="*")]
+    if all(parameter.default is not Signature.empty for parameter in _parameters(config_class)):
+        command.__defaults__ = (config_class(),)  # cyclopts asks for it where no flag is required
     if name is None:
         app.default(command)
     else:
@@ -85,6 +89,10 @@ def fail_interrupted() -> NoReturn:
     """End the process the way a shell expects after Ctrl-C."""
     print("interrupted", file=sys.stderr)
     raise SystemExit(130)
+
+
+def _parameters(config_class: type) -> list[SignatureParameter]:
+    return list(signature(config_class).parameters.values())
 
 
 def _take_config_flag(argv: list[str]) -> str | None:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from engines.llm.candidates import likeliest
+from engines.llm.draw import draw
 from engines.llm.output import TokenLogprobs
 from engines.llm.runner import FloatArray, IntArray, RunOutput
 from engines.llm.sampling_params import SamplingParams
 from engines.llm.sequence import Sequence
 
 _GREEDY = 1e-5  # a temperature below this cannot be told from 0 in float32
-_FIRST_CUT = 256  # candidates looked at before the whole vocabulary is sorted for top-p
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,11 @@ class Sampler:
             logits = _adjust(output.logits(row), seq, state)
             if sampling.temperature < _GREEDY:
                 return int(logits.argmax())
-            return _draw_from(logits, sampling, state.generator)
+            return draw(logits, sampling, state.generator)
         if sampling.top_k > 0:
             token_ids, logits = output.candidates(row, sampling.top_k)
-            return int(token_ids[_draw_from(logits, sampling, state.generator, token_ids)])
-        return _draw_from(output.logits(row), sampling, state.generator)
+            return int(token_ids[draw(logits, sampling, state.generator, token_ids)])
+        return draw(output.logits(row), sampling, state.generator)
 
     def _state(self, seq: Sequence) -> _State:
         state = self._states.get(seq.seq_id)
@@ -95,54 +95,6 @@ def token_logprobs(logits: FloatArray, token_id: int, num_top: int) -> TokenLogp
     top_ids = likeliest(logits, num_top) if num_top else np.empty(0, np.int64)
     top = [(int(i), float(logits[i]) - normaliser) for i in top_ids.tolist()]
     return TokenLogprobs(token_id, float(logits[token_id]) - normaliser, tuple(top))
-
-
-def _draw_from(
-    logits: FloatArray,
-    sampling: SamplingParams,
-    generator: np.random.Generator,
-    token_ids: IntArray | None = None,
-) -> int:
-    """Index into `logits` of a token drawn by temperature, top-k, top-p and min-p."""
-    peak = logits.max()
-    weights = np.exp((logits - peak) / np.float32(sampling.temperature))  # [V], the largest is 1
-    kept = _kept(weights, sampling, token_ids)
-    cumulative = np.cumsum(weights if kept is None else weights[kept], dtype=np.float64)
-    drawn = np.searchsorted(cumulative, generator.random() * cumulative[-1], side="right")
-    index = min(int(drawn), len(cumulative) - 1)
-    return index if kept is None else int(kept[index])
-
-
-def _kept(
-    weights: FloatArray, sampling: SamplingParams, token_ids: IntArray | None
-) -> IntArray | None:
-    """Indices that survive the cuts, likeliest first; None keeps all in their order.
-
-    Ties are broken by token id, so the order does not depend on how candidates were found.
-    """
-    if sampling.top_k == 0 and sampling.top_p == 1:
-        return np.flatnonzero(weights >= sampling.min_p) if sampling.min_p else None
-    if sampling.top_k:
-        order = _ranked(weights, sampling.top_k, token_ids)
-        total = float(weights[order].sum(dtype=np.float64))
-    else:
-        total = float(weights.sum(dtype=np.float64))
-        order = _ranked(weights, _FIRST_CUT, token_ids)
-        if weights[order].sum(dtype=np.float64) < sampling.top_p * total:
-            order = _ranked(weights, len(weights), token_ids)
-    if sampling.top_p < 1:
-        cumulative = np.cumsum(weights[order], dtype=np.float64)
-        num_kept = int(np.searchsorted(cumulative, sampling.top_p * total)) + 1
-        order = order[:num_kept]
-    if sampling.min_p:
-        order = order[weights[order] >= sampling.min_p]
-    return order
-
-
-def _ranked(weights: FloatArray, k: int, token_ids: IntArray | None) -> IntArray:
-    if token_ids is None:
-        return likeliest(weights, k)
-    return np.lexsort((token_ids, -weights))[:k]
 
 
 def _adjust(logits: FloatArray, seq: Sequence, state: _State) -> FloatArray:

@@ -54,7 +54,7 @@ def test_only_allowed_tokens_are_drawn(seed, temperature, top_k, top_p, min_p):
     assert set(draw(logits, 50, **cuts)) <= allowed(logits, **cuts)
 
 
-@pytest.mark.parametrize("cuts", [{}, {"top_k": 3}, {"top_p": 0.9}, {"min_p": 0.05}])
+@pytest.mark.parametrize("cuts", [{}, {"top_k": 3}, {"top_p": 0.8}, {"min_p": 0.25}])
 def test_frequencies_follow_the_probabilities(cuts):
     logits = np.log(np.array([0.5, 0.25, 0.15, 0.1])).astype(np.float32)
     kept = allowed(logits, **cuts)
