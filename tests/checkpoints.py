@@ -1,0 +1,141 @@
+"""Tiny checkpoints with random weights, written as transformers writes them.
+
+The tokenizer is a byte-level BPE trained here on a few sentences, with the ChatML tokens, so that
+nothing has to be downloaded. Needs torch and transformers.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+Family = Literal["qwen2", "qwen2.5", "qwen3"]
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+ADDED_TOKENS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
+
+CORPUS = (
+    "The quick brown fox jumps over the lazy dog while the other dogs watch the fox.",
+    "You are a helpful assistant. What is 3 + 4? 3 + 4 is 7.",
+    "system user assistant tool: Hello, how are you today? I am well, and how are you?",
+    "def total(values): return sum(values)  # 0 1 2 3 4 5 6 7 8 9",
+    '{"name": "Maria", "city": "Porto", "items": [1, 2, 3]}',
+)
+
+CHAT_TEMPLATE = (
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+
+_COMMON = {
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+    "max_window_layers": 2,
+}
+
+# What distinguishes the generations: heads that share keys, tied embeddings, explicit head_dim.
+_SHAPES: dict[Family, dict[str, Any]] = {
+    "qwen2": {"num_key_value_heads": 4, "tie_word_embeddings": False},
+    "qwen2.5": {"num_key_value_heads": 2, "tie_word_embeddings": True},
+    "qwen3": {"num_key_value_heads": 2, "tie_word_embeddings": True, "head_dim": 32},
+}
+
+
+def make_checkpoint(
+    path: Path,
+    family: Family = "qwen2.5",
+    *,
+    dtype: str = "float32",
+    max_shard_size: str = "1GB",
+    seed: int = 0,
+    **overrides: Any,
+) -> Path:
+    """Write config, safetensors, tokenizer and chat template to `path`, and return it.
+
+    Args:
+        path: The folder; it is made.
+        family: Qwen2 without shared keys, Qwen2.5 with tied embeddings, or Qwen3.
+        dtype: How the weights are stored: float32, float16 or bfloat16.
+        max_shard_size: A file holds at most this much, for example "50KB".
+        seed: The same seed gives the same weights.
+        overrides: Fields of the transformers config.
+    """
+    import torch
+    import transformers
+
+    kind = "Qwen3" if family == "qwen3" else "Qwen2"
+    tokenizer = build_tokenizer()
+    eos_token_id = tokenizer.token_to_id("<|im_end|>")
+    settings = _COMMON | _SHAPES[family] | {"eos_token_id": eos_token_id} | overrides
+    config = getattr(transformers, f"{kind}Config")(**settings)
+    torch.manual_seed(seed)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    _randomize(model)
+    model.to(getattr(torch, dtype)).save_pretrained(path, max_shard_size=max_shard_size)
+    _write_tokenizer(tokenizer, path)
+    ends = [eos_token_id, tokenizer.token_to_id("<|endoftext|>")]
+    _write_json(path / "generation_config.json", {"eos_token_id": ends, "temperature": 0.7})
+    return path
+
+
+@functools.cache
+def build_tokenizer() -> Tokenizer:
+    """A byte-level BPE tokenizer of fewer than 512 tokens; any text round-trips."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=list(SPECIAL_TOKENS),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in ADDED_TOKENS])
+    return tokenizer
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    """Set fields of a JSON file; None removes one."""
+    content = json.loads(path.read_text(encoding="utf-8")) | changes
+    _write_json(path, {key: value for key, value in content.items() if value is not None})
+
+
+def _randomize(model: Any) -> None:
+    """Norms that are not 1, biases that are not 0, weights large enough to tell tokens apart."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("norm.weight"):
+                parameter.uniform_(0.7, 1.3)
+            else:
+                parameter.normal_(0, 0.1)
+
+
+def _write_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
+    tokenizer.save(str(path / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "Qwen2Tokenizer",
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "model_max_length": 256,
+    }
+    _write_json(path / "tokenizer_config.json", settings)
+    (path / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
