@@ -139,7 +139,5 @@ def test_a_graph_that_the_runtime_cannot_load_is_one_sentence(tmp_path):
 
 def test_a_context_beyond_the_engine_s_is_refused(tmp_path):
     path = make_engine(tmp_path / "a")
-    with pytest.raises(
-        EngineIncompatible, match="max_context is 33, but"
-    ):
+    with pytest.raises(EngineIncompatible, match="max_context is 33, but"):
         load_llm_engine(EngineFolder(path, read_manifest(path)), EngineOptions(max_context=33))
