@@ -1,0 +1,185 @@
+"""`python -m benchmarks offline`: the speed and the memory of an engine without HTTP."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Group, Parameter
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.errors import BenchmarkFailed
+from benchmarks.machine import MIB, describe_machine, resident_bytes
+from benchmarks.report import write_json
+from benchmarks.throughput import ThroughputMeter
+from engines.store import EngineFolder, find_engines
+
+_ENGINE = Group("Engine", sort_key=1)
+_LOAD = Group("Workload", sort_key=2)
+_REPORT = Group("Report", sort_key=3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfflineConfig:
+    """Measure one engine without a server: prefill and decode tokens/s, load time, memory."""
+
+    engine_dir: Annotated[Path, Parameter(help="an engine or a folder of engines", group=_ENGINE)]
+    model: Annotated[
+        str | None, Parameter(help="the engine's id, when the folder holds several", group=_ENGINE)
+    ] = None
+    threads: Annotated[
+        int | None, Parameter(help="of the runtime; default: the server's choice", group=_ENGINE)
+    ] = None
+    prefill_tokens: Annotated[
+        int, Parameter(help="tokens of the prompt, computed in the engine's chunks", group=_LOAD)
+    ] = 512
+    prefill_chunk: Annotated[
+        int | None, Parameter(help="tokens of a chunk; default: the engine's", group=_LOAD)
+    ] = None
+    decode_context: Annotated[
+        int, Parameter(help="tokens of a sequence before decode is timed", group=_LOAD)
+    ] = 128
+    decode_tokens: Annotated[int, Parameter(help="timed tokens of a sequence", group=_LOAD)] = 64
+    num_seqs: Annotated[
+        tuple[int, ...],
+        Parameter(help="sequences at once", consume_multiple=True, negative="", group=_LOAD),
+    ] = (
+        1,
+        2,
+        4,
+        8,
+    )
+    repetitions: Annotated[int, Parameter(help="of each; medians count", group=_LOAD)] = 3
+    json: Annotated[
+        str | None, Parameter(help="write everything to this file; `-` is stdout", group=_REPORT)
+    ] = None
+
+    def __post_init__(self) -> None:
+        limits = ("prefill_tokens", "decode_context", "decode_tokens", "repetitions")
+        for name in (*limits, "threads", "prefill_chunk"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}, but it must be at least 1")
+        if not self.num_seqs or min(self.num_seqs) < 1:
+            raise ValueError("num_seqs must name numbers of sequences, each at least 1")
+
+
+class OfflineReport(msgspec.Struct, frozen=True, kw_only=True):
+    """All figures; `decode_tokens_per_s` is by number of sequences, of all together."""
+
+    engine: str
+    precision: str
+    target: str
+    machine: dict[str, str]
+    settings: dict[str, Any]
+    load_s: float
+    prefill_tokens_per_s: float
+    decode_tokens_per_s: dict[int, float]
+    loaded_bytes: int  # resident after loading
+    used_bytes: int  # resident after the run
+    peak_bytes: int
+
+
+def run_offline(config: OfflineConfig) -> int:
+    """Load the engine, measure it, report."""
+    folder = choose_engine(find_engines(config.engine_dir), config.model)
+    report = measure_engine(config, folder)
+    if config.json is not None:
+        write_json(report, config.json)
+    if config.json != "-":
+        Console().print(offline_table(report))
+    return 0
+
+
+def choose_engine(folders: list[EngineFolder], model: str | None) -> EngineFolder:
+    """The engine with the id `model`, or the only one.
+
+    Raises:
+        BenchmarkFailed: There is none of that id, or there are several to choose from.
+    """
+    chosen = [folder for folder in folders if model in (None, folder.manifest.id)]
+    if len(chosen) == 1:
+        return chosen[0]
+    ids = ", ".join(folder.manifest.id for folder in folders)
+    if model is None:
+        raise BenchmarkFailed(f"the folder holds {ids}: choose one with --model")
+    raise BenchmarkFailed(f"model is {model!r}, but the folder holds {ids}")
+
+
+def measure_engine(config: OfflineConfig, folder: EngineFolder) -> OfflineReport:
+    """Load an engine in this process and measure it."""
+    from engines.load import EngineOptions, load_llm_engine  # only now: it loads the runtime
+
+    options = EngineOptions(max_num_seqs=max(config.num_seqs), num_threads=config.threads)
+    if config.prefill_chunk is not None:
+        options = replace(options, prefill_chunk=config.prefill_chunk)
+    start = time.perf_counter()
+    engine = load_llm_engine(folder, options)
+    load_s = time.perf_counter() - start
+    loaded_bytes, _ = resident_bytes()
+    try:
+        prefill, decode = _measure(config, ThroughputMeter(engine))
+        used_bytes, peak_bytes = resident_bytes()
+    finally:
+        engine.close()
+    manifest = folder.manifest
+    return OfflineReport(
+        engine=manifest.id,
+        precision=manifest.precision,
+        target=manifest.target,
+        machine=describe_machine("enginery", "onnxruntime"),
+        settings={
+            name: value
+            for name, value in asdict(config).items()
+            if name not in ("engine_dir", "json", "model")
+        },
+        load_s=load_s,
+        prefill_tokens_per_s=prefill,
+        decode_tokens_per_s=decode,
+        loaded_bytes=loaded_bytes,
+        used_bytes=used_bytes,
+        peak_bytes=peak_bytes,
+    )
+
+
+def offline_table(report: OfflineReport) -> Table:
+    """The figures, one a row."""
+    table = Table(
+        title=f"{report.engine} ({report.precision}, {report.target})",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_header=False,
+    )
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    settings = report.settings
+    prefill = f"prefill, {settings['prefill_tokens']} tokens"
+    table.add_row(prefill, f"{report.prefill_tokens_per_s:,.1f}", "tokens/s")
+    for count, speed in report.decode_tokens_per_s.items():
+        name = f"decode, {count} " + ("sequence" if count == 1 else "sequences")
+        table.add_row(name, f"{speed:,.1f}", "tokens/s")
+    table.add_row("load time", f"{report.load_s:.2f}", "s")
+    table.add_row("resident when loaded", f"{report.loaded_bytes / MIB:,.0f}", "MiB")
+    table.add_row("resident after the run", f"{report.used_bytes / MIB:,.0f}", "MiB")
+    table.add_row("peak resident", f"{report.peak_bytes / MIB:,.0f}", "MiB")
+    return table
+
+
+def _measure(config: OfflineConfig, meter: ThroughputMeter) -> tuple[float, dict[int, float]]:
+    repeat = range(config.repetitions)
+    meter.prefill(config.prefill_tokens)  # warm-up
+    prefill = median(meter.prefill(config.prefill_tokens) for _ in repeat)
+    decode = {
+        count: median(
+            meter.decode(count, config.decode_context, config.decode_tokens) for _ in repeat
+        )
+        for count in config.num_seqs
+    }
+    return prefill, decode

@@ -1,0 +1,1 @@
+"""The engine beside llama.cpp and onnxruntime-genai: same checkpoint, same workload, one run."""
