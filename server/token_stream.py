@@ -32,6 +32,7 @@ class TokenStream:
         self._unfinished = set(seq_ids)
         self._abort = abort
         self._deadline = deadline
+        self.queue_time_s: float | None = None  # until the first sequence was scheduled
         self._outputs: list[StepOutput] = []
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None

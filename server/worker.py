@@ -12,6 +12,7 @@ import itertools
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Protocol
 
 from engines.errors import InvalidRequest, QueueFull, RequestError, RunFailed
 from engines.llm.output import EngineStats, StepOutput
-from engines.llm.sequence import Sequence
+from engines.llm.sequence import Sequence, SequenceStatus
 from server.errors import ServerUnavailable
 from server.token_stream import TokenStream
 
@@ -53,6 +54,8 @@ class Engine(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Add:
     sequences: tuple[Sequence, ...]
+    stream: TokenStream
+    time: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ class EngineWorker:
         self._seq_ids = itertools.count()
         self._streams: dict[int, TokenStream] = {}  # by the id of each unfinished sequence
         self._commands: SimpleQueue[_Command] = SimpleQueue()
+        self._queued: deque[_Add] = deque()  # not scheduled yet; the thread's own
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle = asyncio.Event()
@@ -183,7 +187,7 @@ class EngineWorker:
         stream = TokenStream(seq_ids, self._abort, self._deadline())
         self._streams.update((seq.seq_id, stream) for seq in sequences)
         self._idle.clear()
-        self._commands.put(_Add(tuple(sequences)))
+        self._commands.put(_Add(tuple(sequences), stream, time.monotonic()))
         if self._ticker is None and self._loop is not None:
             self._ticker = self._loop.call_later(TICK_S, self._tick)
         return stream
@@ -233,11 +237,6 @@ class EngineWorker:
                 if output.finish_reason is not None:
                     self._forget((output.seq_id,))
 
-    def _refuse(self, seq_ids: tuple[int, ...], error: RequestError) -> None:
-        stream = self._streams.get(seq_ids[0])
-        if stream is not None:
-            stream.fail(error)
-
     def _fail_all(self, error: Exception) -> None:
         for stream in set(self._streams.values()):
             stream.fail(error)
@@ -252,6 +251,7 @@ class EngineWorker:
             while self._apply_commands():
                 if self._engine.has_work:
                     outputs = self._engine.step()
+                    self._note_scheduled()
                     if outputs:
                         self._call(self._deliver, outputs)
         except BaseException as error:
@@ -267,21 +267,29 @@ class EngineWorker:
             if command is None:
                 return False
             if isinstance(command, _Add):
-                self._add(command.sequences)
+                self._add(command)
             else:
                 for seq_id in command.seq_ids:
                     self._engine.abort(seq_id)
         return True
 
-    def _add(self, sequences: tuple[Sequence, ...]) -> None:
+    def _add(self, command: _Add) -> None:
         try:
-            for seq in sequences:
+            for seq in command.sequences:
                 self._engine.add(seq)
         except RequestError as error:
-            seq_ids = tuple(seq.seq_id for seq in sequences)
-            for seq_id in seq_ids:
-                self._engine.abort(seq_id)
-            self._call(self._refuse, seq_ids, error)
+            for seq in command.sequences:
+                self._engine.abort(seq.seq_id)
+            self._call(command.stream.fail, error)
+        else:
+            self._queued.append(command)
+
+    def _note_scheduled(self) -> None:
+        """The engine serves first come first served, so those that wait are at the end."""
+        queued = self._queued
+        while queued and queued[0].sequences[0].status is not SequenceStatus.WAITING:
+            command = queued.popleft()
+            command.stream.queue_time_s = time.monotonic() - command.time
 
     def _call(self, function: Callable[..., None], *args: object) -> None:
         assert self._loop is not None

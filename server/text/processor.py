@@ -5,7 +5,7 @@ It knows nothing of HTTP and nothing of engines beyond their folder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,11 @@ class TextProcessor:
     def encode_prompt(self, prompt: str) -> list[int]:
         """The ids of a bare prompt, in which special tokens count."""
         return self.tokenizer.encode_prompt(prompt)
+
+    def decode(self, token_ids: Iterable[int]) -> str:
+        """The text of some tokens, special ones included."""
+        detokenizer = self.detokenizer(skip_special_tokens=False)
+        return "".join(map(detokenizer.push, token_ids)) + detokenizer.flush()
 
     def detokenizer(self, *, skip_special_tokens: bool = True) -> Detokenizer:
         """A fresh decoder for one sequence."""

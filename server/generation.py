@@ -1,0 +1,192 @@
+"""One request on its way through a worker: prompts in, deltas of its answers and usage out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from dataclasses import dataclass, replace
+from typing import Self
+
+from engines.errors import ContextLengthExceeded
+from engines.llm.output import StepOutput, TokenLogprobs
+from engines.llm.sampling_params import SamplingParams
+from engines.llm.sequence import Sequence
+from server.answer import Answer, Delta, TokenEntry
+from server.observe import RequestRecord
+from server.registry import ServedModel
+from server.schema.usage import CompletionUsage, PromptTokensDetails
+from server.text.stop_strings import StopMatcher, StopStrings
+
+_SEED_BITS = 2**64 - 1  # seeds are taken modulo 2**64, so that negative ones work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationOptions:
+    """What is asked of each prompt."""
+
+    sampling: SamplingParams
+    num_choices: int = 1
+    stops: StopStrings | None = None
+    skip_special_tokens: bool = True
+    echoes: tuple[str, ...] | None = None  # the prompts' texts, to be repeated before the answers
+
+
+class Generation:
+    """The answers to one or more prompts, `num_choices` for each, in the prompts' order.
+
+    An async iterator over lists of deltas, at most one for each answer; None is a tick without
+    news. Leaving the `with` block, or a client that leaves, gives up what is not finished.
+
+    Raises:
+        QueueFull: As many sequences wait as the worker's queue holds.
+        ServerUnavailable: The worker takes no requests.
+    """
+
+    def __init__(
+        self,
+        model: ServedModel,
+        prompts: Many[list[int]],
+        options: GenerationOptions,
+        record: RequestRecord,
+    ) -> None:
+        self._model = model
+        self._record = record
+        self._prompts = prompts
+        self._num_choices = options.num_choices
+        self._num_cached: dict[int, int] = {}  # by prompt
+        seq_ids = model.worker.new_seq_ids(len(prompts) * options.num_choices)
+        self.answers = {
+            seq_id: _answer(model, options, index) for index, seq_id in enumerate(seq_ids)
+        }
+        sequences = [
+            Sequence.from_prompt(
+                seq_id,
+                prompts[index // options.num_choices],
+                _seeded(options.sampling, index % options.num_choices),
+            )
+            for index, seq_id in enumerate(seq_ids)
+        ]
+        self._stream = model.worker.generate(sequences)
+        record.admitted(self.num_prompt_tokens)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Of all prompts, each counted once."""
+        return sum(map(len, self._prompts))
+
+    @property
+    def usage(self) -> CompletionUsage:
+        num_output_tokens = sum(answer.num_tokens for answer in self.answers.values())
+        return CompletionUsage(
+            prompt_tokens=self.num_prompt_tokens,
+            completion_tokens=num_output_tokens,
+            total_tokens=self.num_prompt_tokens + num_output_tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=sum(self._num_cached.values())),
+        )
+
+    @property
+    def finish_reason(self) -> str:
+        """That of the first answer; `abort` while it is not complete."""
+        return next(iter(self.answers.values())).finish_reason or "abort"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every answer is; the client has left if the iteration ends before."""
+        return all(answer.finish_reason is not None for answer in self.answers.values())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up what is not finished."""
+        self._stream.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[Delta] | None:
+        outputs = await self._stream.__anext__()
+        if outputs is None:
+            return None
+        texts: dict[int, str] = {}  # by sequence
+        num_tokens = 0
+        for output in outputs:
+            answer = self.answers[output.seq_id]
+            if answer.finish_reason is not None:
+                continue  # a stop string ended it a step ago
+            if not answer.num_tokens:
+                self._begin(answer, output)
+            num_tokens += output.token_id is not None
+            text = answer.push(output)
+            texts[output.seq_id] = texts.get(output.seq_id, "") + text
+            if answer.finish_reason is not None and output.finish_reason is None:
+                self._stream.abort(output.seq_id)
+        self._record.tokens(num_tokens)
+        return [self._delta(self.answers[seq_id], text) for seq_id, text in texts.items()]
+
+    def _delta(self, answer: Answer, text: str) -> Delta:
+        return Delta(answer.index, text, answer.finish_reason, answer.take_entries())
+
+    def _begin(self, answer: Answer, output: StepOutput) -> None:
+        prompt, choice = divmod(answer.index, self._num_choices)
+        if choice == 0:  # the others reuse what it has computed
+            self._num_cached[prompt] = output.num_cached_tokens
+            self._record.admitted(self.num_prompt_tokens, sum(self._num_cached.values()))
+        if self._stream.queue_time_s is not None:
+            self._record.scheduled(self._stream.queue_time_s)
+        if output.prompt_logprobs is not None:
+            answer.add_prompt_entries(self._prompt_entries(prompt, output.prompt_logprobs))
+
+    def _prompt_entries(
+        self, prompt: int, logprobs: tuple[TokenLogprobs | None, ...]
+    ) -> list[TokenEntry]:
+        detokenizer = self._model.text.detokenizer(skip_special_tokens=False)
+        entries, offset = [], 0
+        for token_id, token_logprobs in zip(self._prompts[prompt], logprobs, strict=True):
+            entries.append(TokenEntry(token_id, offset, token_logprobs))
+            offset += len(detokenizer.push(token_id))
+        return entries
+
+
+def token_limit(
+    max_context: int, num_prompt_tokens: int, max_tokens: int | None, param: str
+) -> int:
+    """How many tokens an answer may have; without `max_tokens` all that the context has room for.
+
+    Raises:
+        ContextLengthExceeded: The prompt (`param` in the request), or it and the answer that was
+            asked for, do not fit.
+    """
+    num_asked = 1 if max_tokens is None else max_tokens
+    limit = f"This model's maximum context length is {max_context} tokens"
+    if num_prompt_tokens + min(num_asked, 1) > max_context:
+        raise ContextLengthExceeded(
+            f"{limit}, but the prompt has {num_prompt_tokens} tokens, which leaves no room for an "
+            "answer",
+            param,
+        )
+    if num_prompt_tokens + num_asked > max_context:
+        raise ContextLengthExceeded(
+            f"{limit}, but this request asks for {num_prompt_tokens + num_asked}: "
+            f"{num_prompt_tokens} in the prompt and {num_asked} for the answer",
+            param,
+        )
+    return max_context - num_prompt_tokens if max_tokens is None else max_tokens
+
+
+def _answer(model: ServedModel, options: GenerationOptions, index: int) -> Answer:
+    text, stops, echoes = model.text, options.stops, options.echoes
+    return Answer(
+        index,
+        text.detokenizer(skip_special_tokens=options.skip_special_tokens),
+        None if stops is None else StopMatcher(stops),
+        None if echoes is None else echoes[index // options.num_choices],
+    )
+
+
+def _seeded(sampling: SamplingParams, choice: int) -> SamplingParams:
+    if sampling.seed is None:
+        return sampling
+    return replace(sampling, seed=(sampling.seed + choice) & _SEED_BITS)

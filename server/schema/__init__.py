@@ -1,0 +1,1 @@
+"""The wire: one Struct for each object that OpenAI clients send and receive."""
