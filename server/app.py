@@ -1,0 +1,86 @@
+"""The application factory: routes, media handlers, middleware and errors in one place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import falcon
+import falcon.asgi
+import falcon.media
+from falcon.asgi import Request, Response
+
+from engines import __version__
+from server.auth import Authentication
+from server.config import ServerConfig
+from server.cors import CrossOrigin
+from server.errors import is_unexpected, to_api_error
+from server.lifecycle import Lifecycle
+from server.media import JsonHandler
+from server.metrics import Metrics
+from server.middleware import RequestRecords
+from server.openapi import openapi_document
+from server.registry import ModelRegistry
+from server.routes import system
+from server.routes.chat import ChatCompletions
+from server.routes.completions import Completions
+from server.routes.models import Models
+
+logger = logging.getLogger(__name__)
+
+App = falcon.asgi.App[Request, Response]
+
+
+def create_app(
+    models: ModelRegistry,
+    config: ServerConfig,
+    api_keys: Iterable[str] = (),
+    lifecycle: Lifecycle | None = None,
+) -> App:
+    """Build the ASGI app around loaded models, whose threads run while the app does.
+
+    Args:
+        models: Served under their names.
+        config: Limits, origins and names.
+        api_keys: All that are accepted, with those from files.
+        lifecycle: Of the same models, where the caller wants to drain the app.
+    """
+    metrics = Metrics()
+    metrics.watch(models)
+    lifecycle = lifecycle or Lifecycle(models, config.drain_timeout)
+    app = falcon.asgi.App()
+    app.add_middleware(RequestRecords(metrics))
+    app.add_middleware(CrossOrigin(config.cors_origins))
+    app.add_middleware(Authentication(api_keys, config.api_auth))
+    app.add_middleware(lifecycle)
+    json = falcon.media.Handlers({falcon.MEDIA_JSON: JsonHandler(config.max_body_size)})
+    app.req_options.media_handlers = json
+    app.resp_options.media_handlers = json
+    app.req_options.strip_url_path_trailing_slash = True
+    app.add_error_handler(Exception, on_error)
+    app.add_error_handler(falcon.HTTPError, on_error)
+    app.add_route("/v1/chat/completions", ChatCompletions(models))
+    app.add_route("/v1/completions", Completions(models))
+    app.add_route("/v1/models", listed := Models(models, config.owned_by))
+    app.add_route("/v1/models/{model_id:path}", listed, suffix="model")
+    app.add_route("/health", system.Health(lifecycle))
+    app.add_route("/ready", system.Ready(lifecycle))
+    app.add_route("/metrics", system.MetricsPage(metrics))
+    app.add_route("/version", system.Version(__version__))
+    app.add_route("/openapi.json", system.OpenApi(openapi_document(__version__)))
+    return app
+
+
+async def on_error(
+    req: Request, resp: Response, error: Exception, params: dict[str, object]
+) -> None:
+    """Answer any failure with an OpenAI error object; what is our fault goes into the log."""
+    if is_unexpected(error):
+        request_id = req.context.record.request_id
+        logger.error("request %s failed", request_id, exc_info=error)
+    answer = to_api_error(error)
+    resp.status = answer.status
+    resp.set_headers(answer.headers)
+    resp.content_type = falcon.MEDIA_JSON
+    resp.stream = resp.sse = None
+    resp.media = answer.response()

@@ -1,0 +1,212 @@
+"""The server's settings: one frozen dataclass that is also the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+_MODELS = Group("Models", sort_key=1)
+_HTTP = Group("HTTP", sort_key=2)
+_ACCESS = Group("Access", sort_key=3)
+_ENGINE = Group("Engines and memory", sort_key=4)
+_LIMITS = Group("Limits", sort_key=5)
+_LOGGING = Group("Logging", sort_key=6)
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+_ORIGIN = re.compile(r"https?://[^/\s]+")
+_COMMAS = "; several times, or several separated by commas"
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as `512MiB`, `4GiB`, `2GB` or `1048576`.
+
+    Raises:
+        ValueError: It is not a number with a unit of these.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?)?B?\s*", text.upper())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size: write bytes, or a unit as in 512MiB or 4GiB")
+    return int(float(match[1]) * _UNITS[match[2] or ""])
+
+
+def show_size(num_bytes: int) -> str:
+    """The inverse of `parse_size`, in the largest unit that divides the size."""
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if num_bytes >= factor and num_bytes % factor == 0:
+            return f"{num_bytes // factor}{unit}"
+    return str(num_bytes)
+
+
+def _size(_: Any, tokens: Sequence[Any]) -> int:
+    return parse_size(tokens[0].value)
+
+
+def _flag(help: str, group: Group, **settings: Any) -> Parameter:
+    return Parameter(help=help, group=group, **settings)
+
+
+def _many(help: str, group: Group) -> Parameter:
+    return Parameter(help=help + _COMMAS, group=group, negative=(), show_default=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Serve every compiled engine of a folder over the OpenAI API."""
+
+    engine_dir: Annotated[
+        Path, _flag("an engine, or a folder with engines anywhere below it", _MODELS)
+    ] = Path("engines")
+    served_model_name: Annotated[
+        tuple[str, ...],
+        _many("name to list instead of an engine's id; NAME=ENGINE says which engine", _MODELS),
+    ] = ()
+    owned_by: Annotated[str, _flag("`owned_by` in the list of models", _MODELS)] = "enginery"
+    accept_any_model: Annotated[
+        bool, _flag("answer any name with the only engine of its kind", _MODELS, negative="")
+    ] = False
+    verify_files: Annotated[
+        bool, _flag("compare the engines' files with their hashes before serving", _MODELS)
+    ] = True
+
+    host: Annotated[str, _flag("address to listen on; 0.0.0.0 for all", _HTTP)] = "127.0.0.1"
+    port: Annotated[int, _flag("port to listen on; 0 takes a free one", _HTTP)] = 8000
+    cors_origin: Annotated[
+        tuple[str, ...],
+        _many("origin whose pages may call, or * for all; localhost always may", _HTTP),
+    ] = ()
+
+    api_key: Annotated[
+        tuple[str, ...],
+        _many("key that clients send as Bearer token, or @FILE with a key a line", _ACCESS),
+    ] = field(default=(), repr=False)
+    api_key_file: Annotated[Path | None, _flag("file with a key a line", _ACCESS)] = None
+    api_auth: Annotated[
+        str | None, _flag("USER:PASSWORD that clients send as Basic authentication", _ACCESS)
+    ] = field(default=None, repr=False)
+
+    max_num_seqs: Annotated[int, _flag("answers that an engine writes at a time", _ENGINE)] = 8
+    kv_cache_memory: Annotated[
+        int | None,
+        _flag(
+            "memory for each engine's KV cache, such as 4GiB; default: a share of half the free",
+            _ENGINE,
+            converter=_size,
+            n_tokens=1,
+        ),
+    ] = None
+    max_context: Annotated[
+        int | None, _flag("tokens of prompt and answer; default: the engine's own", _ENGINE)
+    ] = None
+    num_threads: Annotated[
+        int | None, _flag("threads of an engine; default: the physical cores", _ENGINE)
+    ] = None
+    prefill_chunk: Annotated[
+        int, _flag("prompt tokens computed at a time while nothing streams", _ENGINE)
+    ] = 128
+    prefill_chunk_streaming: Annotated[
+        int, _flag("prompt tokens computed between two steps of running streams", _ENGINE)
+    ] = 64
+
+    max_queue_size: Annotated[
+        int, _flag("answers that may wait for each engine; beyond is 429", _LIMITS)
+    ] = 256
+    max_body_size: Annotated[
+        int,
+        _flag(
+            "largest request body, such as 512KiB; beyond is 413",
+            _LIMITS,
+            converter=_size,
+            n_tokens=1,
+            show_default=show_size,
+        ),
+    ] = 16 * 2**20
+    request_timeout: Annotated[
+        float | None, _flag("seconds that a request may take; default: any", _LIMITS)
+    ] = None
+    drain_timeout: Annotated[
+        float, _flag("seconds that running requests get after SIGTERM or Ctrl-C", _LIMITS)
+    ] = 30.0
+
+    log_format: Annotated[
+        Literal["text", "json"], _flag("lines for people or objects for programs", _LOGGING)
+    ] = "text"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], _flag("least level to log", _LOGGING)
+    ] = "info"
+
+    def __post_init__(self) -> None:
+        _check_range("port", self.port, 0, 65535)
+        _check_range("max_num_seqs", self.max_num_seqs, 1)
+        _check_range("kv_cache_memory", self.kv_cache_memory, 1)
+        _check_range("max_context", self.max_context, 2)
+        _check_range("num_threads", self.num_threads, 1)
+        _check_range("prefill_chunk", self.prefill_chunk, 2)
+        _check_range("prefill_chunk_streaming", self.prefill_chunk_streaming, 2)
+        _check_range("max_queue_size", self.max_queue_size, 0)
+        _check_range("max_body_size", self.max_body_size, 1)
+        _check_range("drain_timeout", self.drain_timeout, 0)
+        if self.request_timeout is not None and not self.request_timeout > 0:
+            raise ValueError(f"request_timeout is {self.request_timeout}, but it must be above 0")
+        if self.api_auth is not None and not all(self.api_auth.partition(":")):
+            raise ValueError("api_auth must be USER:PASSWORD, neither of them empty")
+        if any(not key.strip() for key in self.api_key):
+            raise ValueError("api_key is empty: leave it out to serve without keys")
+        for origin in self.cors_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"cors_origin is {origin!r}, but it must be * or like https://example.org"
+                )
+
+    @property
+    def cors_origins(self) -> tuple[str, ...]:
+        return tuple(origin.rstrip("/") for origin in _split(self.cors_origin))
+
+    @property
+    def served_names(self) -> tuple[str, ...]:
+        return _split(self.served_model_name)
+
+    def api_keys(self) -> tuple[str, ...]:
+        """All keys, those in files too.
+
+        Raises:
+            ValueError: A file cannot be read or holds no key, or a key is empty.
+        """
+        files = [] if self.api_key_file is None else [self.api_key_file]
+        keys = []
+        for key in _split(self.api_key):
+            if key.startswith("@"):
+                files.append(Path(key[1:]))
+            else:
+                keys.append(key)
+        for path in files:
+            keys.extend(_read_keys(path))
+        return tuple(dict.fromkeys(keys))
+
+
+def _split(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
+
+
+def _read_keys(path: Path) -> list[str]:
+    """One key a line; empty lines and lines that begin with # are passed over."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the API keys in {path} cannot be read: {error}") from None
+    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not keys:
+        raise ValueError(f"the file {path} holds no API key: write one a line")
+    return keys
+
+
+def _check_range(name: str, value: float | None, low: float, high: float | None = None) -> None:
+    if value is None:
+        return
+    if not value >= low or (high is not None and value > high):
+        limit = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name} is {value}, but it must be {limit}")

@@ -1,0 +1,160 @@
+"""The process that listens: its socket, its signals, how it drains and how it ends."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterable
+from types import FrameType
+
+import uvicorn
+
+from engines.errors import EngineryError
+from server.app import create_app
+from server.config import ServerConfig
+from server.lifecycle import Lifecycle
+from server.registry import ModelRegistry
+
+logger = logging.getLogger(__name__)
+
+# How long a broken server still answers, so that whoever probes /health can see why it ends.
+_LAST_WORDS_S = 2.0
+# Longer than clients keep idle connections, so that none is closed under a request.
+_KEEP_ALIVE_S = 75
+# For clients that do not read what they asked for, once their requests have been ended.
+_CLOSE_TIMEOUT_S = 5
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket, which refuses connections until the server is ready.
+
+    Raises:
+        EngineryError: The port is in use, not allowed, or the host is not of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError:
+        raise EngineryError(f"the host {host!r} is not an address of this machine") from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if os.name == "posix":  # elsewhere it would let two servers share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise EngineryError(_why_not(error, host, port)) from None
+    return listener
+
+
+def serve(
+    models: ModelRegistry,
+    config: ServerConfig,
+    api_keys: Iterable[str],
+    listener: socket.socket,
+) -> int:
+    """Serve until a signal or a failed engine ends the process.
+
+    SIGTERM or Ctrl-C drains: running requests end, new ones get 503; a second one ends at once.
+
+    Returns:
+        The exit status: 0, or 1 if an engine has failed.
+    """
+    lifecycle = Lifecycle(models, config.drain_timeout)
+    app = create_app(models, config, api_keys, lifecycle)
+    settings = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_CLOSE_TIMEOUT_S,
+    )
+    server = DrainingServer(settings, lifecycle, config.drain_timeout, url_of(listener))
+    server.run(sockets=[listener])
+    for model in models.models:
+        model.worker.close()
+    return 1 if server.has_failed else 0
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where clients of the API point their `base_url`."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+
+
+class DrainingServer(uvicorn.Server):
+    """Goes on listening while it drains, and ends when nothing runs any more.
+
+    Args:
+        config: Of uvicorn.
+        lifecycle: Told to drain, and asked for failed engines, ten times a second.
+        drain_timeout_s: After which running requests are ended.
+        url: For the line that says that the server is ready.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, lifecycle: Lifecycle, drain_timeout_s: float, url: str
+    ) -> None:
+        super().__init__(config)
+        self.has_failed = False
+        self._lifecycle = lifecycle
+        self._drain_timeout_s = drain_timeout_s
+        self._url = url
+        self._earliest_end = 0.0
+        self._latest_end = float("inf")
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        names = ", ".join(name for name, _ in self._lifecycle.models.names)
+        print(f"Enginery serves {names} at {self._url}", flush=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain; the second signal ends at once."""
+        if self._lifecycle.is_draining:
+            self._latest_end = 0.0
+            return
+        logger.info("%s: draining", signal.Signals(sig).name)
+        self._drain()
+
+    async def on_tick(self, counter: int) -> bool:
+        if not self.has_failed and self._lifecycle.failed_models:
+            self._fail()
+        now = time.monotonic()
+        is_idle = not self.server_state.tasks and now >= self._earliest_end
+        if self._lifecycle.is_draining and (is_idle or now >= self._latest_end):
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Before connections are closed, so that what still runs can say why it ends.
+        await self._lifecycle.stop(timeout_s=0)
+        await super().shutdown(sockets)
+        logger.info("stopped")
+
+    def _fail(self) -> None:
+        self.has_failed = True
+        for model in self._lifecycle.failed_models:
+            logger.critical("the engine of %s has stopped: %s", model.id, model.worker.failure)
+        self._earliest_end = time.monotonic() + _LAST_WORDS_S
+        self._drain()
+
+    def _drain(self) -> None:
+        self._latest_end = min(self._latest_end, time.monotonic() + self._drain_timeout_s)
+        self._lifecycle.is_draining = True
+
+
+def _why_not(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} of {host} is in use: choose another with --port"
+    if error.errno == errno.EACCES:
+        return f"port {port} of {host} needs more rights: choose one above 1023 with --port"
+    return f"{host}:{port} cannot be listened on: {error.strerror}"

@@ -1,0 +1,1 @@
+"""The resources: each decodes a request, calls, and encodes the answer."""

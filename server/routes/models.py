@@ -1,0 +1,43 @@
+"""`/v1/models`: which names requests may use, and what stands behind each."""
+
+from __future__ import annotations
+
+import time
+
+from falcon.asgi import Request, Response
+
+from server.registry import ModelRegistry
+from server.schema.models import ModelCard, ModelDetails, ModelList
+
+
+class Models:
+    """The served models; the path of one may hold slashes."""
+
+    def __init__(self, models: ModelRegistry, owned_by: str) -> None:
+        self._models = models
+        self._owned_by = owned_by
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """List every name."""
+        created = int(time.time())
+        resp.media = ModelList(
+            data=[
+                ModelCard(id=name, created=created, owned_by=self._owned_by)
+                for name, _ in self._models.names
+            ]
+        )
+
+    async def on_get_model(self, req: Request, resp: Response, model_id: str) -> None:
+        """Tell of one."""
+        model = self._models.get(model_id)
+        manifest = model.folder.manifest
+        resp.media = ModelDetails(
+            id=model_id,
+            created=int(time.time()),
+            owned_by=self._owned_by,
+            max_model_len=model.worker.max_context,
+            kind=manifest.kind,
+            family=manifest.family,
+            precision=manifest.precision,
+            device=model.worker.device,
+        )
