@@ -24,8 +24,8 @@ def run(config: ExportConfig) -> int:
         ) from None
     # Ctrl-C raises KeyboardInterrupt, and `kill` has to remove what was written just the same.
     signal.signal(signal.SIGTERM, _exit_terminated)
-    is_silent = config.quiet or config.json
-    show(export_engine(config, QuietProgress() if is_silent else BarProgress()), config)
+    progress = QuietProgress() if config.is_silent else BarProgress()
+    show(export_engine(config, progress), config)
     return 0
 
 

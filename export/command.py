@@ -16,6 +16,7 @@ from export.hub import download_checkpoint, is_hub_id
 from export.progress import Progress
 from export.report import Summary, print_json, print_table
 from export.verification import check_bars, run_verification
+from export.verify import VerificationResult
 from export.workspace import workspace
 
 
@@ -27,7 +28,7 @@ def export_engine(config: ExportConfig, progress: Progress) -> Summary:
         ValueError: An option does not fit the checkpoint.
     """
     started = time.monotonic()
-    checkpoint = find_checkpoint(config, progress)
+    checkpoint = find_checkpoint(config)
     engine_id = config.name or checkpoint.name
     options = CompileOptions(
         engine_id=engine_id,
@@ -39,18 +40,22 @@ def export_engine(config: ExportConfig, progress: Progress) -> Summary:
     plan = plan_compilation(checkpoint, options)
     target = config.output / slug(engine_id)
     with workspace(target, force=config.force) as partial:
-        manifest = compile_engine(plan, partial, progress)
-        manifest = _verified(manifest, partial, checkpoint, config, progress)
+        compiled = compile_engine(plan, partial, progress)
+        result = _verify(compiled, partial, checkpoint, config, progress)
+        manifest = msgspec.structs.replace(
+            compiled, verification=result.report, verification_skipped=result.skipped
+        )
         write_manifest(manifest, partial)
     return Summary(
         path=str(target),
         seconds=round(time.monotonic() - started, 1),
         size=sum(entry.size for entry in manifest.files.values()),
+        is_untrained=result.is_untrained,
         manifest=manifest,
     )
 
 
-def find_checkpoint(config: ExportConfig, progress: Progress) -> Checkpoint:
+def find_checkpoint(config: ExportConfig) -> Checkpoint:
     """Open the folder that was named, or what the hub has under that id."""
     named = Path(config.checkpoint_path).expanduser()
     if named.is_dir():
@@ -61,8 +66,9 @@ def find_checkpoint(config: ExportConfig, progress: Progress) -> Checkpoint:
         return open_checkpoint(named, named.resolve().name)
     if not is_hub_id(config.checkpoint_path):
         raise CheckpointError(f"there is no folder {named}")
-    with progress.stage(f"downloading {config.checkpoint_path}", None):
-        folder, revision = download_checkpoint(config.checkpoint_path, config.revision)
+    folder, revision = download_checkpoint(
+        config.checkpoint_path, config.revision, show_progress=not config.is_silent
+    )
     return open_checkpoint(folder, config.checkpoint_path, revision)
 
 
@@ -74,21 +80,18 @@ def show(summary: Summary, config: ExportConfig) -> None:
         print_table(summary)
 
 
-def _verified(
+def _verify(
     manifest: Manifest,
     partial: Path,
     checkpoint: Checkpoint,
     config: ExportConfig,
     progress: Progress,
-) -> Manifest:
-    """The manifest with its report, or with the sentence that says why there is none."""
+) -> VerificationResult:
+    """The report, or the sentence that says why there is none; bars hold unless forced."""
     if not config.verify:
-        skipped = "the export was asked not to verify"
-        return msgspec.structs.replace(manifest, verification_skipped=skipped)
+        return VerificationResult(skipped="the export was asked not to verify")
     with progress.stage("verifying", None):
         result = run_verification(manifest, partial, checkpoint.folder)
     if not config.force:
         check_bars(manifest, result)
-    return msgspec.structs.replace(
-        manifest, verification=result.report, verification_skipped=result.skipped
-    )
+    return result

@@ -64,6 +64,11 @@ class ExportConfig:
         self.overrides  # noqa: B018  (reports a malformed one at once)
 
     @property
+    def is_silent(self) -> bool:
+        """Whether nothing is shown while the export works."""
+        return self.quiet or self.json
+
+    @property
     def overrides(self) -> tuple[Override, ...]:
         """The parsed `override`."""
         return tuple(parse_override(text) for text in self.override)

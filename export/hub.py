@@ -26,7 +26,9 @@ def is_hub_id(text: str) -> bool:
     return _HUB_ID.fullmatch(text) is not None
 
 
-def download_checkpoint(hub_id: str, revision: str | None) -> tuple[Path, str]:
+def download_checkpoint(
+    hub_id: str, revision: str | None, *, show_progress: bool
+) -> tuple[Path, str]:
     """Fetch a checkpoint into the hub's own cache; a token is taken from the environment.
 
     Returns:
@@ -44,7 +46,8 @@ def download_checkpoint(hub_id: str, revision: str | None) -> tuple[Path, str]:
             f"there is no folder {hub_id}, and to take it from the hub the package "
             "huggingface_hub is needed: pip install 'enginery[export]'"
         ) from None
-    disable_progress_bars()
+    if not show_progress:
+        disable_progress_bars()
     try:
         folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(_FILES)))
     except errors.GatedRepoError:

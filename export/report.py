@@ -51,6 +51,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     seconds: float
     size: int  # bytes of all files
+    is_untrained: bool  # the weights are random, so the verification is reported and not judged
     manifest: Manifest
 
 
@@ -72,7 +73,7 @@ def print_table(summary: Summary) -> None:
     if manifest.chat is not None:
         table.add_row("parameters", f"{manifest.chat.num_parameters / 1e6:,.1f} million")
         table.add_row("context", f"{manifest.chat.max_context:,} tokens")
-    table.add_row("agreement", _agreement(manifest))
+    table.add_row("agreement", _agreement(summary))
     Console().print(table)
 
 
@@ -81,11 +82,12 @@ def _precision(manifest: Manifest) -> str:
     return f"{manifest.precision} ({nodes})"
 
 
-def _agreement(manifest: Manifest) -> str:
-    report = manifest.verification
+def _agreement(summary: Summary) -> str:
+    report = summary.manifest.verification
     if report is None:
-        return manifest.verification_skipped or "not verified"
+        return f"not verified: {summary.manifest.verification_skipped}"
+    note = "; not judged, since the weights are random" if summary.is_untrained else ""
     return (
         f"top-1 {report.top1_agreement:.1%}, KL {report.mean_kl:.2g}, "
-        f"relative error {report.relative_logit_error:.2g} against {report.reference}"
+        f"relative error {report.relative_logit_error:.2g} against {report.reference}{note}"
     )

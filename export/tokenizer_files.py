@@ -86,11 +86,22 @@ def _eos_token_ids(checkpoint: Checkpoint, tokenizer: Tokenizer) -> tuple[int, .
     for config in (generation_config, checkpoint.config):
         declared = config.get("eos_token_id")
         if declared is not None:
-            return tuple(declared if isinstance(declared, list) else [declared])
+            return _checked_ids(declared, tokenizer)
     token = _read_optional(checkpoint, TOKENIZER_CONFIG_FILE).get("eos_token")
     token = token.get("content") if isinstance(token, dict) else token
     token_id = tokenizer.token_to_id(token) if token else None
     return () if token_id is None else (token_id,)
+
+
+def _checked_ids(declared: Any, tokenizer: Tokenizer) -> tuple[int, ...]:
+    token_ids = declared if isinstance(declared, list) else [declared]
+    for token_id in token_ids:
+        if type(token_id) is not int or tokenizer.id_to_token(token_id) is None:
+            raise CheckpointError(
+                f"the checkpoint has eos_token_id {declared}, but its tokenizer has no token "
+                f"{token_id!r}"
+            )
+    return tuple(token_ids)
 
 
 def _read_optional(checkpoint: Checkpoint, name: str) -> dict[str, Any]:

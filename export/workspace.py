@@ -6,6 +6,7 @@ running from what a killed one left behind.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -17,6 +18,7 @@ from export.errors import OutputError
 
 _PARTIAL = ".partial"
 _REPLACED = ".replaced"
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
@@ -28,7 +30,7 @@ def workspace(target: Path, *, force: bool) -> Iterator[Path]:
         force: Whether an engine that is there already may be replaced.
 
     Raises:
-        OutputError: The target is taken, or another export is writing it.
+        OutputError: The target is taken, another export is writing it, or the disk is full.
     """
     created = _missing_parents(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -37,11 +39,13 @@ def workspace(target: Path, *, force: bool) -> Iterator[Path]:
     try:
         yield partial
         _publish(partial, target)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         for folder in created:
             if not any(folder.iterdir()):
                 folder.rmdir()
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            raise OutputError(f"there is not enough space for {target}: {error.strerror}") from None
         raise
     finally:
         os.close(lock)

@@ -33,10 +33,12 @@ def reference_logits(checkpoint, token_ids):
 
 def engine_logits(decoder, token_ids, slot=1):
     """Prefill of the first tokens, then one decode step for each of the others."""
-    rows = [decoder.prefill(slot, token_ids[:PROMPT_TOKENS])]
-    for position in range(PROMPT_TOKENS, len(token_ids)):
-        rows.append(decoder.decode([token_ids[position]], [position], slot))
-    return np.concatenate(rows)  # [S, V]
+    prompt = decoder.prefill(slot, token_ids[:PROMPT_TOKENS])
+    steps = [
+        decoder.decode([token_ids[position]], [position], slot)
+        for position in range(PROMPT_TOKENS, len(token_ids))
+    ]
+    return np.concatenate([prompt, *steps])  # [S, V]
 
 
 def assert_parity(compiled, checkpoint, seed=0, **options):

@@ -1,0 +1,207 @@
+"""The verification: its arithmetic, its two references, its bars."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import msgspec
+import numpy as np
+import pytest
+
+from engines.manifest import read_manifest
+from export.agreement import compare, is_untrained
+from export.command import export_engine
+from export.config import ExportConfig
+from export.errors import VerificationFailed
+from export.memory import available_memory
+from export.report import QuietProgress
+from export.verification import check_bars, run_verification
+from export.verify import VerificationResult, VerifyConfig, verify
+from export.verify_prompts import MAX_PROMPT_TOKENS, PROMPTS, tokenize_prompts
+from tests.checkpoints import build_tokenizer
+
+
+def log(*probabilities):
+    return np.log(np.array(probabilities, np.float32))
+
+
+def test_agreement_of_a_known_case():
+    reference = [log([0.5, 0.25, 0.25], [0.1, 0.8, 0.1])]
+    found = [log([0.25, 0.5, 0.25], [0.1, 0.8, 0.1])]
+    agreement = compare(reference, found)
+    assert agreement.num_positions == 2
+    assert agreement.top1_agreement == 0.5
+    assert agreement.mean_kl == pytest.approx(0.25 * np.log(2) / 2, rel=1e-5)
+    assert agreement.max_logit_error == pytest.approx(np.log(2), rel=1e-5)
+    assert agreement.mean_logit_error == pytest.approx(2 * np.log(2) / 6, rel=1e-5)
+    distance = np.linalg.norm(found[0] - reference[0]) / np.linalg.norm(reference[0])
+    assert agreement.relative_logit_error == pytest.approx(distance, rel=1e-5)
+
+
+def test_equal_logits_agree_entirely():
+    logits = [np.random.default_rng(0).standard_normal((5, 9)).astype(np.float32)]
+    agreement = compare(logits, [logits[0].copy()])
+    assert (agreement.top1_agreement, agreement.mean_kl, agreement.max_logit_error) == (1, 0, 0)
+
+
+def test_a_shift_of_all_logits_changes_no_probability():
+    logits = [np.random.default_rng(0).standard_normal((5, 9)).astype(np.float32)]
+    agreement = compare(logits, [logits[0] + 3])
+    assert agreement.mean_kl == pytest.approx(0, abs=1e-6)
+    assert agreement.max_logit_error == pytest.approx(3, rel=1e-5)
+
+
+def test_untrained_is_who_is_surprised_and_undecided():
+    rng = np.random.default_rng(0)
+    token_ids = [rng.integers(0, 500, 60).tolist()]
+    noise = rng.standard_normal((60, 500)).astype(np.float32)
+    assert is_untrained(token_ids, [noise])
+    knowing = noise.copy()
+    knowing[np.arange(59), token_ids[0][1:]] += 8
+    assert not is_untrained(token_ids, [knowing])
+    assert not is_untrained(token_ids, [noise * 10]), "decided, though wrong"
+
+
+def test_prompts_are_cut_and_never_empty(checkpoint):
+    prompts = tokenize_prompts(checkpoint("qwen3") / "tokenizer.json", 256)
+    assert len(prompts) == len(PROMPTS)
+    assert all(2 <= len(ids) <= MAX_PROMPT_TOKENS for ids in prompts)
+    short = tokenize_prompts(checkpoint("qwen3") / "tokenizer.json", 16)
+    assert all(len(ids) <= 16 for ids in short)
+
+
+def test_the_chat_prompt_is_read_as_special_tokens(checkpoint):
+    start = build_tokenizer().token_to_id("<|im_start|>")
+    prompts = tokenize_prompts(checkpoint("qwen3") / "tokenizer.json", 256)
+    assert sum(ids.count(start) for ids in prompts) > 1
+
+
+@pytest.mark.parametrize("reference", ["transformers", "fp32"])
+def test_int8_against_either_reference(compiled, checkpoint, reference):
+    engine = compiled(checkpoint("qwen3"), precision="int8")
+    config = VerifyConfig(
+        engine_dir=engine.folder, checkpoint_path=engine.checkpoint, reference=reference
+    )
+    before = sorted(engine.folder.iterdir())
+    result = verify(read_manifest(engine.folder), config)
+    assert result.skipped is None
+    assert reference in result.report.reference
+    assert result.report.num_tokens > 200
+    assert 1e-4 < result.report.relative_logit_error < 0.05
+    assert result.report.top1_agreement > 0.9
+    assert 0 < result.report.mean_kl < 0.01
+    assert sorted(engine.folder.iterdir()) == before
+
+
+def test_fp32_equals_transformers(compiled, checkpoint):
+    engine = compiled(checkpoint("qwen2.5"))
+    config = VerifyConfig(engine_dir=engine.folder, checkpoint_path=engine.checkpoint)
+    report = verify(read_manifest(engine.folder), config).report
+    assert report.max_logit_error < 1e-4
+    assert report.top1_agreement == 1
+
+
+def test_an_engine_of_other_weights_is_found_out(compiled, checkpoint):
+    engine = compiled(checkpoint("qwen2.5"))
+    config = VerifyConfig(engine_dir=engine.folder, checkpoint_path=checkpoint("qwen2.5", seed=9))
+    report = verify(read_manifest(engine.folder), config).report
+    assert report.relative_logit_error > 0.5
+    assert report.top1_agreement < 0.2
+
+
+def test_fp32_without_transformers_is_skipped_with_a_sentence(compiled, checkpoint):
+    engine = compiled(checkpoint("qwen2.5"))
+    config = VerifyConfig(
+        engine_dir=engine.folder, checkpoint_path=engine.checkpoint, reference="fp32"
+    )
+    result = verify(read_manifest(engine.folder), config)
+    assert result.report is None
+    assert "transformers is not installed" in result.skipped
+
+
+def test_a_reference_that_does_not_fit_is_skipped_with_a_sentence(compiled, checkpoint):
+    engine = compiled(checkpoint("qwen2.5"), precision="int8")
+    manifest = read_manifest(engine.folder)
+    vast = msgspec.structs.replace(manifest.chat, num_parameters=10**14)
+    config = VerifyConfig(engine_dir=engine.folder, checkpoint_path=engine.checkpoint)
+    result = verify(msgspec.structs.replace(manifest, chat=vast), config)
+    assert result.report is None
+    assert "the reference in fp32 takes about 500000.0 GB of memory" in result.skipped
+
+
+def test_available_memory_is_what_a_machine_can_have():
+    assert 1e7 < available_memory() < 1e15
+
+
+@pytest.fixture
+def report_of(compiled, checkpoint):
+    """`report_of(top1, kl, precision)`: a manifest and a result with these figures."""
+    manifest = read_manifest(compiled(checkpoint("qwen2.5"), precision="int8").folder)
+    config = VerifyConfig(engine_dir=".", checkpoint_path=".")
+    del config
+
+    def make(top1, kl, precision="int8", untrained=False):
+        report = {
+            "reference": "engine fp32",
+            "num_tokens": 400,
+            "max_logit_error": 1.0,
+            "mean_logit_error": 0.1,
+            "relative_logit_error": 0.1,
+            "top1_agreement": top1,
+            "mean_kl": kl,
+            "seconds": 1.0,
+        }
+        result = msgspec.convert({"report": report, "is_untrained": untrained}, VerificationResult)
+        return msgspec.structs.replace(manifest, precision=precision), result
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("precision", "top1", "kl"), [("int8", 0.98, 0.01), ("int4", 0.90, 0.1), ("fp32", 1.0, 1e-7)]
+)
+def test_an_engine_at_the_bars_passes(report_of, precision, top1, kl):
+    check_bars(*report_of(top1, kl, precision))
+
+
+@pytest.mark.parametrize(
+    ("precision", "top1", "kl"),
+    [("int8", 0.979, 0.001), ("int8", 1.0, 0.011), ("int4", 0.89, 0.0), ("int4", 1.0, 0.11)],
+)
+def test_an_engine_under_a_bar_is_refused_with_its_figures(report_of, precision, top1, kl):
+    with pytest.raises(VerificationFailed, match=f"{top1:.1%} of the tokens.*--force"):
+        check_bars(*report_of(top1, kl, precision))
+
+
+def test_random_weights_are_reported_and_not_judged(report_of):
+    check_bars(*report_of(0.1, 3.0, untrained=True))
+
+
+def test_the_exporter_records_the_report_and_refuses_without_force(own_checkpoint, tmp_path):
+    folder = own_checkpoint("qwen3")
+    config = ExportConfig(checkpoint_path=str(folder), output=tmp_path / "out")
+    summary = export_engine(config, QuietProgress())
+    recorded = read_manifest(tmp_path / "out" / "tiny-qwen3")
+    assert recorded == summary.manifest
+    assert recorded.verification.relative_logit_error < 0.05
+    assert recorded.verification_skipped is None
+
+
+def test_a_failing_verification_is_a_sentence(compiled, checkpoint, tmp_path):
+    engine = compiled(checkpoint("qwen2.5"), precision="int8")
+    with pytest.raises(VerificationFailed, match="the verification failed: "):
+        run_verification(read_manifest(engine.folder), tmp_path, engine.checkpoint)
+
+
+def test_the_process_ends_when_its_parent_is_gone(compiled, checkpoint):
+    engine = compiled(checkpoint("qwen2.5"), precision="int8")
+    command = [sys.executable, "-m", "export.verify", "--manifest-on-stdin"]
+    command += ["--engine-dir", str(engine.folder), "--checkpoint-path", str(engine.checkpoint)]
+    manifest = (engine.folder / "engine.json").read_bytes()
+    line = json.dumps(json.loads(manifest)).encode() + b"\n"
+    started = time.monotonic()
+    result = subprocess.run(command, input=line, capture_output=True, timeout=60)
+    assert (result.returncode, result.stdout) == (1, b""), f"{time.monotonic() - started:.1f} s"
