@@ -148,6 +148,13 @@ def _from_msgspec(error: msgspec.MsgspecError) -> ApiError:
 
 def _from_falcon(error: falcon.HTTPError) -> ApiError:
     status = falcon.http_status_to_code(error.status)
-    message = error.description or f"{error.title}."
     headers = dict(error.headers or {})
+    if isinstance(error, falcon.HTTPRouteNotFound):
+        message = "There is no such route; GET /openapi.json lists those that there are."
+    elif isinstance(error, falcon.HTTPMethodNotAllowed):
+        message = f"This route does not take that method, but {headers.get('Allow')}."
+    elif isinstance(error, falcon.HTTPUnsupportedMediaType):
+        message = "The body is of a type that is not supported; send application/json."
+    else:
+        message = error.description or f"{error.title}."
     return ApiError(status, message, code=_CODES.get(status), headers=headers)

@@ -14,6 +14,9 @@ from server.metrics import Metrics, ModelMetrics
 
 logger = logging.getLogger(__name__)
 
+# Asked every few seconds by machines; while all is well their lines would bury the others.
+_PROBES = frozenset({"/health", "/ready", "/metrics"})
+
 
 class RequestRecord:
     """What happened to one request so far; the event loop alone changes it.
@@ -133,10 +136,12 @@ class RequestRecord:
         if self._model is not None and self._model_id is not None and self.finish_reason:
             self._metrics.count_success(self._model_id, self.finish_reason)
             self._model.e2e_request_latency.observe(self.duration_s)
-        if logger.isEnabledFor(logging.INFO):
+        is_probe = self.route in _PROBES and self.status < 400
+        level = logging.DEBUG if is_probe else logging.INFO
+        if logger.isEnabledFor(level):
             fields = self.fields()
             line = " ".join(f"{name}={_quoted(value)}" for name, value in fields.items())
-            logger.info("%s", line, extra={"fields": fields})
+            logger.log(level, "%s", line, extra={"fields": fields})
 
 
 def _quoted(value: Any) -> str:

@@ -16,7 +16,7 @@ from server.schema.system import Health, Readiness, Version
 
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
-_METRICS = "text/plain; version=1.0.0"
+_METRICS = "text/plain"
 _SCHEMA = "#/components/schemas/{name}"
 
 

@@ -60,7 +60,7 @@ def serve(
 ) -> int:
     """Serve until a signal or a failed engine ends the process.
 
-    SIGTERM or Ctrl-C drains: running requests end, new ones get 503; a second one ends at once.
+    SIGTERM or Ctrl-C drains: running requests end, new ones get 503. A second one ends them.
 
     Returns:
         The exit status: 0, or 1 if an engine has failed.
@@ -82,7 +82,7 @@ def serve(
     server.run(sockets=[listener])
     for model in models.models:
         model.worker.close()
-    return 1 if server.has_failed else 0
+    return 1 if any(model.worker.failure for model in models.models) else 0
 
 
 def url_of(listener: socket.socket) -> str:
@@ -105,7 +105,7 @@ class DrainingServer(uvicorn.Server):
         self, config: uvicorn.Config, lifecycle: Lifecycle, drain_timeout_s: float, url: str
     ) -> None:
         super().__init__(config)
-        self.has_failed = False
+        self._has_failed = False
         self._lifecycle = lifecycle
         self._drain_timeout_s = drain_timeout_s
         self._url = url
@@ -118,7 +118,9 @@ class DrainingServer(uvicorn.Server):
         print(f"Enginery serves {names} at {self._url}", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain; the second signal ends at once."""
+        """Begin to drain; a second signal ends what runs, a third does not even wait for that."""
+        if self.should_exit:
+            os._exit(1)
         if self._lifecycle.is_draining:
             self._latest_end = 0.0
             return
@@ -126,7 +128,7 @@ class DrainingServer(uvicorn.Server):
         self._drain()
 
     async def on_tick(self, counter: int) -> bool:
-        if not self.has_failed and self._lifecycle.failed_models:
+        if not self._has_failed and self._lifecycle.failed_models:
             self._fail()
         now = time.monotonic()
         is_idle = not self.server_state.tasks and now >= self._earliest_end
@@ -141,7 +143,7 @@ class DrainingServer(uvicorn.Server):
         logger.info("stopped")
 
     def _fail(self) -> None:
-        self.has_failed = True
+        self._has_failed = True
         for model in self._lifecycle.failed_models:
             logger.critical("the engine of %s has stopped: %s", model.id, model.worker.failure)
         self._earliest_end = time.monotonic() + _LAST_WORDS_S

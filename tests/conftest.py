@@ -1,0 +1,40 @@
+"""What many tests share: a tiny engine compiled once, and a server that runs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.server_process import ServerProcess
+
+TINY_ENGINE_ID = "tiny"
+
+
+@pytest.fixture(scope="session")
+def tiny_engine_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of engines, with one of a random Qwen3 of 2,048 tokens; not to be changed."""
+    # Imported here, as most tests need neither torch nor the exporter.
+    from engines.manifest import write_manifest
+    from export.checkpoint import open_checkpoint
+    from export.compile import CompileOptions, compile_engine, plan_compilation
+    from export.report import QuietProgress
+    from tests.checkpoints import make_checkpoint
+
+    root = tmp_path_factory.mktemp("served")
+    checkpoint = make_checkpoint(root / "checkpoint", "qwen3", max_position_embeddings=2048)
+    folder = root / "engines" / TINY_ENGINE_ID
+    folder.mkdir(parents=True)
+    options = CompileOptions(engine_id=TINY_ENGINE_ID, precision="fp32")
+    plan = plan_compilation(open_checkpoint(checkpoint, TINY_ENGINE_ID), options)
+    write_manifest(compile_engine(plan, folder, QuietProgress()), folder)
+    return folder.parent
+
+
+@pytest.fixture(scope="session")
+def server(tiny_engine_dir: Path) -> Iterator[ServerProcess]:
+    """A running server with the engine `tiny`; tests leave it running."""
+    arguments = ["--engine-dir", str(tiny_engine_dir), "--num-threads", "1"]
+    with ServerProcess(arguments) as process:
+        yield process

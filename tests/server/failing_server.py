@@ -1,0 +1,34 @@
+"""A server with one engine that fails at its first step and one that works; run as a process."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from engines.errors import RunFailed
+from server.config import ServerConfig
+from server.logs import configure_logging
+from server.process import listen, serve
+from server.registry import ModelRegistry
+from server.text.processor import TextProcessor
+from tests.server.fakes import scripted_engine, served_model, write_text_files
+
+
+def main() -> int:
+    configure_logging("text", "info")
+    with tempfile.TemporaryDirectory() as folder:
+        text = TextProcessor.load(write_text_files(Path(folder)))
+    broken = scripted_engine(text, "Hello")
+    broken.failure = RunFailed("the flux has run out")
+    models = ModelRegistry(
+        [
+            served_model(text, broken, id="broken"),
+            served_model(text, scripted_engine(text, "Hello"), id="sound"),
+        ]
+    )
+    return serve(models, ServerConfig(), (), listen("127.0.0.1", 0))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
