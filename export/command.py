@@ -10,7 +10,7 @@ import msgspec
 from engines.manifest import Manifest, write_manifest
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.compile import CompileOptions, compile_engine, plan_compilation
-from export.config import ExportConfig, slug
+from export.config import ExportConfig, check_engine_id, slug
 from export.errors import CheckpointError
 from export.hub import download_checkpoint, is_hub_id
 from export.progress import Progress
@@ -30,6 +30,7 @@ def export_engine(config: ExportConfig, progress: Progress) -> Summary:
     started = time.monotonic()
     checkpoint = find_checkpoint(config)
     engine_id = config.name or checkpoint.name
+    check_engine_id(engine_id)
     options = CompileOptions(
         engine_id=engine_id,
         precision=config.precision,
@@ -48,7 +49,7 @@ def export_engine(config: ExportConfig, progress: Progress) -> Summary:
         write_manifest(manifest, partial)
     return Summary(
         path=str(target),
-        seconds=round(time.monotonic() - started, 1),
+        seconds=round(time.monotonic() - started, 2),
         size=sum(entry.size for entry in manifest.files.values()),
         is_untrained=result.is_untrained,
         manifest=manifest,

@@ -57,10 +57,8 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if self.max_context is not None and self.max_context < 2:
             raise ValueError(f"--max-context is {self.max_context}, but has to be 2 at least")
-        if self.name is not None and not _NAME.fullmatch(self.name):
-            raise ValueError(
-                f"--name {self.name!r} may hold letters, digits, '.', '_', '-' and one '/'"
-            )
+        if self.name is not None:
+            check_engine_id(self.name)
         self.overrides  # noqa: B018  (reports a malformed one at once)
 
     @property
@@ -72,6 +70,19 @@ class ExportConfig:
     def overrides(self) -> tuple[Override, ...]:
         """The parsed `override`."""
         return tuple(parse_override(text) for text in self.override)
+
+
+def check_engine_id(engine_id: str) -> None:
+    """Refuse an id that would not do in a URL or as a folder's name.
+
+    Raises:
+        ValueError: It says which characters may be used.
+    """
+    if not _NAME.fullmatch(engine_id):
+        raise ValueError(
+            f"the engine's name {engine_id!r} may hold letters, digits, '.', '_', '-' and one '/': "
+            "choose another --name"
+        )
 
 
 def slug(engine_id: str) -> str:

@@ -40,7 +40,11 @@ def transformers_logits(checkpoint: Path, prompts: Prompts, num_tokens: int) -> 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        checkpoint, dtype=torch.float32, use_safetensors=True, local_files_only=True
+        checkpoint,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
     ).eval()
     with torch.inference_mode():
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -24,12 +25,16 @@ def run_verification(manifest: Manifest, engine_dir: Path, checkpoint: Path) -> 
     Raises:
         VerificationFailed: The process failed or was killed.
     """
-    command = [sys.executable, "-m", "export.verify", "--manifest-on-stdin"]
+    command = [sys.executable, "-P", "-m", "export.verify", "--manifest-on-stdin"]
     command += ["--engine-dir", str(engine_dir), "--checkpoint-path", str(checkpoint)]
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=_environment(),
         ) as process,
     ):
         try:
@@ -60,6 +65,12 @@ def check_bars(manifest: Manifest, result: VerificationResult) -> None:
         f"{least_top1:.0%} and {most_kl:g}: choose a higher precision, raise some nodes by "
         "--override, or keep it by --force"
     )
+
+
+def _environment() -> dict[str, str]:
+    """The other process finds this package where this one did, from whatever folder it runs."""
+    paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def _converse(process: subprocess.Popen[bytes], message: bytes) -> bytes:

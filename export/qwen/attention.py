@@ -41,7 +41,6 @@ class GroupQueryAttentionEmitter:
         linear: LinearEmitter,
         tensors: TensorFiles,
         sequences: SequenceInputs,
-        num_rows: int,
     ) -> None:
         self._config = config
         self._graph = graph

@@ -57,7 +57,7 @@ class DecoderEmitter:
         graph: Takes nodes and weights.
         precision: The layout of each node.
         int4_block_size: See `LinearEmitter`.
-        num_rows: Rows of a slot of the caches, and of the rotation tables.
+        num_rows: Rows of the rotation tables, which bound those of a slot of the caches.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class DecoderEmitter:
         sequences = self._sequence_inputs()
         logit_indices = graph.input("logit_indices", "int64", ["R"])
         attention = GroupQueryAttentionEmitter(
-            config, graph, self._linear, self._tensors, sequences, self._num_rows
+            config, graph, self._linear, self._tensors, sequences
         )
         residual: ir.Value | None = None
         hidden, embedding_table = self._embed(input_ids)

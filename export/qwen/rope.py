@@ -43,6 +43,7 @@ def read_rope_parameters(config: dict[str, Any]) -> RopeParameters:
         CheckpointError: The type is neither default nor yarn, or a number is missing.
     """
     settings = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    _refuse_unknown(config, settings)
     theta = settings.get("rope_theta", config.get("rope_theta"))
     rope_type = settings.get("rope_type", settings.get("type", "default"))
     try:
@@ -58,6 +59,18 @@ def read_rope_parameters(config: dict[str, Any]) -> RopeParameters:
     raise CheckpointError(
         f"config.json asks for the rope type {rope_type!r}, but only default and yarn are supported"
     )
+
+
+def _refuse_unknown(config: dict[str, Any], settings: dict[str, Any]) -> None:
+    partial = settings.get("partial_rotary_factor", config.get("partial_rotary_factor"))
+    if partial not in (None, 1):
+        raise CheckpointError(
+            f"config.json has partial_rotary_factor = {partial}, but only whole heads are rotated"
+        )
+    if any(isinstance(value, dict) for value in settings.values()):
+        raise CheckpointError(
+            "config.json has rope settings for each kind of layer, which are not supported"
+        )
 
 
 def _read_yarn(config: dict[str, Any], settings: dict[str, Any]) -> YarnParameters:

@@ -69,6 +69,8 @@ def test_an_unsupported_architecture_names_the_supported_ones(
         ({"hidden_act": "gelu"}, "only silu"),
         ({"rope_parameters": {"rope_type": "llama3", "factor": 8}}, "only default and yarn"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": "x"}}, "no numbers"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "only whole heads"),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "each kind of layer"),
         ({"quantization_config": {"quant_method": "gptq"}}, "is quantized already"),
     ],
 )
@@ -226,8 +228,8 @@ def test_end_tokens_that_are_no_token_ids(refusal, own_checkpoint, ids):
     [
         ({"max_context": 257}, "more than the 256 positions"),
         ({"max_context": 1}, "has to be 2 at least"),
-        ({"name": "../up"}, "--name '../up' may hold"),
-        ({"name": "a/b/c"}, "--name 'a/b/c' may hold"),
+        ({"name": "../up"}, "name '../up' may hold"),
+        ({"name": "a/b/c"}, "name 'a/b/c' may hold"),
         ({"override": ("heads=fp32",)}, "heads=fp32 matches no node"),
         ({"override": ("head",)}, "NODE=LAYOUT"),
         ({"revision": "main"}, "--revision main is for hub ids"),
@@ -235,6 +237,12 @@ def test_end_tokens_that_are_no_token_ids(refusal, own_checkpoint, ids):
 )
 def test_options_that_do_not_fit_name_the_option(refusal, checkpoint, options, words):
     assert words in refusal(checkpoint(), **options)
+
+
+def test_a_folder_whose_name_is_no_engine_id(refusal, own_checkpoint):
+    folder = own_checkpoint()
+    renamed = folder.rename(folder.with_name("my model"))
+    assert "name 'my model' may hold" in refusal(renamed)
 
 
 def test_a_name_that_is_taken(checkpoint, tmp_path):

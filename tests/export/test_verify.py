@@ -10,6 +10,7 @@ import time
 import msgspec
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from engines.manifest import read_manifest
 from export.agreement import compare, is_untrained
@@ -140,8 +141,6 @@ def test_available_memory_is_what_a_machine_can_have():
 def report_of(compiled, checkpoint):
     """`report_of(top1, kl, precision)`: a manifest and a result with these figures."""
     manifest = read_manifest(compiled(checkpoint("qwen2.5"), precision="int8").folder)
-    config = VerifyConfig(engine_dir=".", checkpoint_path=".")
-    del config
 
     def make(top1, kl, precision="int8", untrained=False):
         report = {
@@ -180,14 +179,28 @@ def test_random_weights_are_reported_and_not_judged(report_of):
     check_bars(*report_of(0.1, 3.0, untrained=True))
 
 
-def test_the_exporter_records_the_report_and_refuses_without_force(own_checkpoint, tmp_path):
-    folder = own_checkpoint("qwen3")
-    config = ExportConfig(checkpoint_path=str(folder), output=tmp_path / "out")
+def test_the_exporter_records_the_report(checkpoint, tmp_path):
+    config = ExportConfig(checkpoint_path=str(checkpoint("qwen3")), output=tmp_path)
     summary = export_engine(config, QuietProgress())
-    recorded = read_manifest(tmp_path / "out" / "tiny-qwen3")
+    recorded = read_manifest(tmp_path / "tiny-qwen3")
     assert recorded == summary.manifest
     assert recorded.verification.relative_logit_error < 0.05
     assert recorded.verification_skipped is None
+
+
+def test_an_engine_under_its_bar_is_not_kept_unless_forced(own_checkpoint, tmp_path):
+    folder = own_checkpoint("qwen2.5")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] *= 12  # decided, so that it is judged though it is random
+    save_file(tensors, folder / "model.safetensors")
+    output = tmp_path / "out"
+    settings = {"checkpoint_path": str(folder), "output": output, "precision": "int4"}
+    with pytest.raises(VerificationFailed, match=r"int4 has to reach 90% and 0\.1"):
+        export_engine(ExportConfig(**settings), QuietProgress())
+    assert not output.exists()
+    summary = export_engine(ExportConfig(**settings, force=True), QuietProgress())
+    assert not summary.is_untrained
+    assert read_manifest(output / "tiny-qwen2.5").verification.mean_kl > 0.1
 
 
 def test_a_failing_verification_is_a_sentence(compiled, checkpoint, tmp_path):
