@@ -7,15 +7,19 @@ from typing import NoReturn
 
 from cyclopts import App
 
-from benchmarks.offline import OfflineConfig, run_offline
-from benchmarks.peers.command import run_peers
-from benchmarks.peers.config import PeersConfig
-from benchmarks.serve import ServeConfig, run_serve
-from engines.cli import add_command, run_app
+from engines.cli import add_command, fail, run_app
+
+_EXTRA = ("httpx", "rich")
+_HINT = "`pip install 'enginery[bench]'`"
 
 
 def create_app(name: str = "python -m benchmarks") -> App:
     """The command line; `name` is what stands before the commands in its help."""
+    from benchmarks.offline import OfflineConfig, run_offline
+    from benchmarks.peers.command import run_peers
+    from benchmarks.peers.config import PeersConfig
+    from benchmarks.serve import ServeConfig, run_serve
+
     app = App(
         name=name,
         help="Measure a running server, an engine without HTTP, or the engine beside its peers.",
@@ -29,7 +33,13 @@ def create_app(name: str = "python -m benchmarks") -> App:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its status; settings come from the TOML table `bench` too."""
-    run_app(create_app(), "bench", argv)
+    try:
+        app = create_app()
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRA:
+            raise
+        fail(f"the benchmarks need {error.name}, which is not installed: {_HINT}")
+    run_app(app, "bench", argv)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ from rich.table import Table
 
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.machine import MIB, describe_machine, resident_bytes
-from benchmarks.report import write_json
+from benchmarks.report import check_json_target, write_json
 from benchmarks.throughput import ThroughputMeter
+from engines import __version__
 from engines.store import EngineFolder, find_engines
 
 _ENGINE = Group("Engine", sort_key=1)
@@ -57,10 +58,16 @@ class OfflineConfig:
     )
     repetitions: Annotated[int, Parameter(help="of each; medians count", group=_LOAD)] = 3
     json: Annotated[
-        str | None, Parameter(help="write everything to this file; `-` is stdout", group=_REPORT)
+        str | None,
+        Parameter(
+            help="write everything to this file; `-` is stdout",
+            group=_REPORT,
+            allow_leading_hyphen=True,
+        ),
     ] = None
 
     def __post_init__(self) -> None:
+        check_json_target(self.json)
         limits = ("prefill_tokens", "decode_context", "decode_tokens", "repetitions")
         for name in (*limits, "threads", "prefill_chunk"):
             value = getattr(self, name)
@@ -133,7 +140,7 @@ def measure_engine(config: OfflineConfig, folder: EngineFolder) -> OfflineReport
         engine=manifest.id,
         precision=manifest.precision,
         target=manifest.target,
-        machine=describe_machine("enginery", "onnxruntime"),
+        machine=describe_machine("onnxruntime") | {"enginery": __version__},
         settings={
             name: value
             for name, value in asdict(config).items()

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from benchmarks.machine import describe_machine
 from benchmarks.results import Distribution, RequestResult, Summary
+from engines import __version__
 
 STDOUT = "-"
 _LATENCIES = (
@@ -67,11 +68,17 @@ def serve_report(
     ]
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "client": describe_machine("enginery", "httpx"),
+        "client": describe_machine("httpx") | {"enginery": __version__},
         "settings": settings,
         "summary": asdict(summary),
         "requests": requests,
     }
+
+
+def check_json_target(target: str | None) -> None:
+    """Raise ValueError for what is rather the next flag than a file name."""
+    if target is not None and target != STDOUT and target.startswith("-"):
+        raise ValueError(f"json is {target!r}, but it must be a file name or -")
 
 
 def write_json(report: Any, target: str) -> None:

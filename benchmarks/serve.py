@@ -18,7 +18,7 @@ from benchmarks.arrivals import arrival_times, send_all
 from benchmarks.client import Client, Endpoint, RequestOptions
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.prompts import Prompt, TextSource, TokenScale, read_dataset
-from benchmarks.report import progress, serve_report, serve_table, write_json
+from benchmarks.report import check_json_target, progress, serve_report, serve_table, write_json
 from benchmarks.results import RequestResult, summarize
 from benchmarks.text import SENTENCES
 
@@ -79,11 +79,17 @@ class ServeConfig:
         Parameter(help="of prompts, arrivals and sampling; default: a new one", group=_PROMPTS),
     ] = None
     json: Annotated[
-        str | None, Parameter(help="write everything to this file; `-` is stdout", group=_REPORT)
+        str | None,
+        Parameter(
+            help="write everything to this file; `-` is stdout",
+            group=_REPORT,
+            allow_leading_hyphen=True,
+        ),
     ] = None
     quiet: Annotated[bool, Parameter(help="no progress bar", group=_REPORT)] = False
 
     def __post_init__(self) -> None:
+        check_json_target(self.json)
         _check_url(self.base_url)
         for name in ("num_requests", "concurrency", "prompt_tokens", "max_tokens"):
             value = getattr(self, name)

@@ -35,7 +35,7 @@ class _Entry:
 
 def run_peers(config: PeersConfig) -> int:
     """Run the whole comparison; the exit status is 1 when a peer that was found failed."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     candidates = config.candidates()
     left_out = [sentence for peer in candidates if (sentence := peer.missing()) is not None]
     for sentence in left_out:
@@ -137,8 +137,8 @@ def _write(config: PeersConfig, comparison: Comparison) -> None:
 
 
 def _hide_paths(config: PeersConfig, text: str) -> str:
-    """A reader has other folders, so commands name them by what they hold."""
-    names = {
+    """A reader has other folders, so absolute paths are named by what they hold."""
+    names: dict[Path | None, str] = {
         config.checkpoint: "CHECKPOINT",
         config.work_dir: "WORK_DIR",
         config.genai_python: "GENAI_PYTHON",
@@ -147,9 +147,11 @@ def _hide_paths(config: PeersConfig, text: str) -> str:
         Path(sys.executable): "python",
         Path(__file__).parents[2]: ".",
     }
-    for path, name in names.items():
-        if path is not None and len(str(path)) > 1:
-            text = text.replace(str(path), name)
+    reports = (config.json, config.markdown, config.update)
+    names |= {path: path.name for path in reports if path is not None}
+    shown = {str(path): name for path, name in names.items() if path and path.is_absolute()}
+    for path in sorted(shown, key=len, reverse=True):  # a folder after what lies in it
+        text = text.replace(path, shown[path])
     return text
 
 

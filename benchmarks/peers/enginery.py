@@ -16,6 +16,7 @@ from cyclopts import App, Parameter
 from benchmarks.machine import installed_version, resident_bytes
 from benchmarks.peers.workload import ANSWER_PREFIX, Measurement, Workload
 from benchmarks.throughput import ThroughputMeter
+from engines import __version__
 from engines.cli import add_command, run_app
 
 
@@ -80,8 +81,7 @@ def _measure(meter: ThroughputMeter, workload: Workload) -> tuple[float, dict[in
 
 
 def _version() -> str:
-    release = installed_version("enginery") or "from its source"
-    return f"Enginery {release}, onnxruntime {installed_version('onnxruntime')}"
+    return f"Enginery {__version__}, onnxruntime {installed_version('onnxruntime')}"
 
 
 def main() -> None:
