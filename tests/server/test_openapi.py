@@ -1,0 +1,77 @@
+"""`/openapi.json` is a valid document, and it describes the routes that there are."""
+
+from __future__ import annotations
+
+import falcon.inspect
+import jsonschema
+import pytest
+from openapi_spec_validator import validate
+
+from engines import __version__
+from server.app import create_app
+from server.config import ServerConfig
+from server.openapi import OPERATIONS, openapi_document
+from server.registry import ModelRegistry
+from tests.server.apps import CHAT, chat, client, tiny_model
+
+DOCUMENT = openapi_document(__version__)
+
+
+def check(instance, struct):
+    schema = {"$ref": f"#/components/schemas/{struct}", "components": DOCUMENT["components"]}
+    jsonschema.validate(instance, schema)
+
+
+def test_the_document_is_valid_openapi():
+    validate(DOCUMENT)
+
+
+def test_it_is_served_as_json():
+    result = client().simulate_get("/openapi.json")
+    assert result.headers["content-type"] == "application/json"
+    assert result.json == DOCUMENT
+
+
+def test_it_describes_exactly_the_routes_of_the_app():
+    app = create_app(ModelRegistry([tiny_model()]), ServerConfig())
+    routes = {
+        (method.method.lower(), route.path.replace(":path}", "}"))
+        for route in falcon.inspect.inspect_routes(app)
+        for method in route.methods
+        if not method.internal
+    }
+    assert routes == {(operation.method, operation.path) for operation in OPERATIONS}
+
+
+def test_every_operation_has_an_id_of_its_own():
+    ids = [
+        operation["operationId"]
+        for methods in DOCUMENT["paths"].values()
+        for operation in methods.values()
+    ]
+    assert len(set(ids)) == len(ids) == len(OPERATIONS)
+
+
+@pytest.mark.parametrize("operation", [op for op in OPERATIONS if op.method == "get"])
+def test_answers_fit_their_schema(operation):
+    result = client().simulate_get(operation.path.replace("{model_id}", "tiny"))
+    assert result.status_code == 200
+    assert result.headers["content-type"].startswith(operation.media_type)
+    if operation.response is not None:
+        check(result.json, operation.response.__name__)
+
+
+def test_chat_and_errors_fit_their_schemas():
+    check(CHAT, "ChatCompletionRequest")
+    answer, refusal = chat(CHAT, CHAT | {"temperature": -1})
+    check(answer.json(), "ChatCompletion")
+    check(refusal.json(), "ErrorResponse")
+    with pytest.raises(jsonschema.ValidationError):
+        check(CHAT | {"messages": []}, "ChatCompletionRequest")
+
+
+def test_only_the_probes_need_no_key():
+    for path, methods in DOCUMENT["paths"].items():
+        for operation in methods.values():
+            assert bool(operation["security"]) == (path not in {"/health", "/ready"})
+            assert ("401" in operation["responses"]) == bool(operation["security"])
