@@ -20,6 +20,8 @@ from benchmarks.peers.config import PeersConfig
 from benchmarks.peers.process import build_model, measure
 from benchmarks.peers.workload import Measurement, Precision
 
+BUSY_SAMPLE_S = 1.0  # how long the machine is watched before each measurement
+
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
@@ -78,7 +80,7 @@ def _run_rounds(
         for entry in entries:
             if entry.label in failed:
                 continue
-            share = busy_share(1.0)
+            share = busy_share(BUSY_SAMPLE_S)
             busy += [] if share is None else [share]
             try:
                 with console.status(f"round {number} of {config.rounds}: {entry.label}"):

@@ -13,7 +13,7 @@ from benchmarks.peers.catalogue import Command, Peer
 from benchmarks.peers.workload import Measurement, Precision, Workload, read_measurement
 from engines.cli import ENV_PREFIX
 
-_ERROR_TAIL = 2000  # characters of a failed command's output that are shown
+_NUM_LAST_LINES = 3  # of a failed command's output are shown
 
 
 def model_folder(peer: Peer, work_dir: Path, checkpoint: Path, precision: Precision) -> Path:
@@ -55,7 +55,7 @@ def measure(peer: Peer, model_dir: Path, workload: Workload) -> Measurement:
     stdout = run_command(command)
     measurement = read_measurement(stdout)
     if measurement is None:
-        raise PeerFailed(f"`{' '.join(command)}` printed no measurement: {stdout[-_ERROR_TAIL:]}")
+        raise PeerFailed(f"`{' '.join(command)}` printed no measurement: {_last_words(stdout)}")
     return measurement
 
 
@@ -72,6 +72,11 @@ def run_command(command: Command) -> str:
     except OSError as error:
         raise PeerFailed(f"`{' '.join(command)}` cannot be started: {error}") from None
     if done.returncode != 0:
-        words = (done.stderr.strip() or done.stdout.strip())[-_ERROR_TAIL:]
+        words = _last_words(done.stderr) or _last_words(done.stdout)
         raise PeerFailed(f"`{' '.join(command)}` ended with status {done.returncode}: {words}")
     return done.stdout
+
+
+def _last_words(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return "; ".join(lines[-_NUM_LAST_LINES:])
