@@ -50,18 +50,16 @@ def download_checkpoint(
         disable_progress_bars()
     try:
         folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(_FILES)))
-    except errors.GatedRepoError:
-        raise CheckpointError(
-            f"{hub_id} is gated: accept its terms on the hub and set HF_TOKEN"
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise CheckpointError(
-            f"there is no folder {hub_id}, and the hub has no checkpoint of that id (a private "
-            "one needs HF_TOKEN)"
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise CheckpointError(f"{hub_id} has no revision {revision} on the hub") from None
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+        refusals = {  # a gated repository is also one that is not found
+            errors.GatedRepoError: f"{hub_id} is gated: accept its terms on the hub, set HF_TOKEN",
+            errors.RepositoryNotFoundError: f"there is no folder {hub_id}, and the hub has no "
+            "checkpoint of that id (a private one needs HF_TOKEN)",
+            errors.RevisionNotFoundError: f"{hub_id} has no revision {revision} on the hub",
+        }
+        for kind, sentence in refusals.items():
+            if isinstance(error, kind):
+                raise CheckpointError(sentence) from None
         reason = str(error).strip().splitlines()[0]
         raise ExportError(
             f"there is no folder {hub_id}, and it could not be downloaded: {reason}"

@@ -31,13 +31,14 @@ def log(*probabilities):
 
 def test_agreement_of_a_known_case():
     reference = [log([0.5, 0.25, 0.25], [0.1, 0.8, 0.1])]
-    found = [log([0.25, 0.5, 0.25], [0.1, 0.8, 0.1])]
+    found = [log([0.1, 0.8, 0.1], [0.1, 0.8, 0.1])]
     agreement = compare(reference, found)
     assert agreement.num_positions == 2
     assert agreement.top1_agreement == 0.5
-    assert agreement.mean_kl == pytest.approx(0.25 * np.log(2) / 2, rel=1e-5)
-    assert agreement.max_logit_error == pytest.approx(np.log(2), rel=1e-5)
-    assert agreement.mean_logit_error == pytest.approx(2 * np.log(2) / 6, rel=1e-5)
+    kl = 0.5 * np.log(0.5 / 0.1) + 0.25 * np.log(0.25 / 0.8) + 0.25 * np.log(0.25 / 0.1)
+    assert agreement.mean_kl == pytest.approx(kl / 2, rel=1e-5)
+    assert agreement.max_logit_error == pytest.approx(np.log(5), rel=1e-5)
+    assert agreement.mean_logit_error == pytest.approx(np.log([5, 3.2, 2.5]).sum() / 6, rel=1e-5)
     distance = np.linalg.norm(found[0] - reference[0]) / np.linalg.norm(reference[0])
     assert agreement.relative_logit_error == pytest.approx(distance, rel=1e-5)
 
