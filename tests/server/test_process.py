@@ -76,6 +76,23 @@ def test_every_setting_of_a_file_and_of_the_environment_counts(arguments, tmp_pa
     assert [(entry["id"], entry["owned_by"]) for entry in listed] == [("a/b", "me"), ("c", "me")]
 
 
+def test_a_body_over_the_limit_is_a_413_even_if_it_does_not_state_its_length(server):
+    def chunks():
+        yield b'{"model": "tiny", "prompt": "'
+        for _ in range(17):
+            yield b"x" * 2**20
+        yield b'"}'
+
+    body = b"".join(chunks())
+    headers = {"Content-Type": "application/json"}
+    with server.client() as client:
+        for content in (chunks(), body):
+            result = client.post("/v1/completions", content=content, headers=headers)
+            assert result.status_code == 413
+            assert result.json()["error"]["code"] == "request_too_large"
+        assert client.get("/health").status_code == 200
+
+
 def test_sigterm_lets_a_running_stream_end_and_refuses_new_requests(arguments):
     with ServerProcess(arguments) as process, process.client() as client:
         with client.stream("POST", "/v1/chat/completions", json=LONG) as stream:
