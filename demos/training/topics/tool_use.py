@@ -27,9 +27,11 @@ def call_reasoning(call: Call) -> str:
 
 
 def draw_call(rng: Random, held_out: bool, unseen: bool = False) -> Call:
-    """A call whose tool's name is on the wanted side of the split."""
+    """A call whose tool's name is on the wanted side of the split, or of an unseen kind."""
+    if unseen:
+        return tools.daily(rng, unseen=True)
     while True:
-        call = tools.daily(rng, unseen=True) if unseen else tools.draw(rng)
+        call = tools.draw(rng)
         if is_held_out(call.name) == held_out and (held_out or not is_held_out(call.request)):
             return call
 
@@ -166,7 +168,9 @@ def no_call(rng: Random, turn: Turn, thinking: bool) -> Example:
 
 def missing_tool(rng: Random, held_out: bool, thinking: bool) -> Example:
     """A request for a tool that is not among those offered."""
-    wanted, other = draw_call(rng, held_out), draw_call(rng, held_out=False)
+    wanted, other = tools.draw(rng), draw_call(rng, held_out=False)
+    while is_held_out(wanted.request) != held_out:
+        wanted = tools.draw(rng)
     while other.subject == wanted.subject:
         other = draw_call(rng, held_out=False)
     reasoning = f"The user wants to {wanted.subject}. No tool fits."
