@@ -17,38 +17,18 @@ from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Protocol
 
 from engines.errors import InvalidRequest, QueueFull, RequestError, RunFailed
 from engines.llm.output import EngineStats, StepOutput
 from engines.llm.sequence import Sequence, SequenceStatus
+from server.engine import Engine
 from server.errors import ServerUnavailable
 from server.token_stream import TokenStream
 
 logger = logging.getLogger(__name__)
 
 TICK_S = 1.0
-
-
-class Engine(Protocol):
-    """What the worker needs of an engine; `engines.llm.engine.LLMEngine` is one."""
-
-    @property
-    def max_context(self) -> int: ...
-    @property
-    def max_num_seqs(self) -> int: ...
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def has_work(self) -> bool: ...
-
-    def add(self, seq: Sequence) -> None: ...
-    def abort(self, seq_id: int) -> None: ...
-    def step(self) -> list[StepOutput]: ...
-    def stats(self) -> EngineStats: ...
-    def close(self) -> None: ...
+JOIN_TIMEOUT_S = 10.0  # a step is far shorter, unless the runtime hangs
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +133,9 @@ class EngineWorker:
         self._fail_all(ServerUnavailable("The server is shutting down."))
         self._commands.put(None)
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._thread.join, JOIN_TIMEOUT_S)
+            if self._thread.is_alive():
+                logger.warning("the engine of %r is still in a step and is left to it", self.name)
         if self._ticker is not None:
             self._ticker.cancel()
             self._ticker = None

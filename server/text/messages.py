@@ -39,12 +39,14 @@ def _template_message(message: Message, knows_developer: bool) -> Message:
 
 def _content(content: str | list[dict[str, Any]] | None) -> str:
     if isinstance(content, list):
-        return "\n".join(part["text"] for part in content)
+        return "\n".join(part["text"] if "text" in part else part["refusal"] for part in content)
     return content or ""
 
 
 def _tool_call(call: dict[str, Any]) -> dict[str, Any]:
     function = call["function"]
+    if isinstance(function["arguments"], dict):
+        return call
     try:
         arguments = json.loads(function["arguments"])
     except (ValueError, RecursionError):

@@ -1,0 +1,33 @@
+"""What the server needs of an engine, so that tests can serve a scripted one."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from engines.llm.output import EngineStats, StepOutput
+from engines.llm.sequence import Sequence
+
+
+class Engine(Protocol):
+    """Sequences in, tokens out; `engines.llm.engine.LLMEngine` is one."""
+
+    @property
+    def max_context(self) -> int: ...
+
+    @property
+    def max_num_seqs(self) -> int: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def has_work(self) -> bool: ...
+
+    def add(self, seq: Sequence) -> None: ...
+    def abort(self, seq_id: int) -> None: ...
+    def step(self) -> list[StepOutput]: ...
+    def stats(self) -> EngineStats: ...
+    def close(self) -> None: ...

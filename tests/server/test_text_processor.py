@@ -1,0 +1,297 @@
+"""Prompts to ids: the same as transformers makes, but for special tokens in a client's words."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engines.errors import EngineCorrupt, EngineIncompatible, InvalidRequest
+from server.text.processor import TextProcessor
+from tests.checkpoints import ADDED_TOKENS, CHAT_TEMPLATE, SPECIAL_TOKENS, edit_json
+from tests.server.fakes import write_text_files
+
+DEMO_TEMPLATE = Path(__file__).parents[2] / "demos" / "demo-chat" / "chat_template.jinja"
+
+CALL = {
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "weather", "arguments": '{"city": "Porto", "days": [1, 2]}'},
+}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Tells the weather in a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+CHATS = [
+    [{"role": "user", "content": "What is 3 + 4?"}],
+    [{"role": "system", "content": "Be kind. é你😀"}, {"role": "user", "content": "  Hi\n"}],
+    [
+        {"role": "user", "content": "And <think> or </tool_call>?"},
+        {"role": "assistant", "content": "<think>\nhm\n</think>\n\nYes."},
+        {"role": "user", "content": "Go on"},
+    ],
+]
+
+fragments = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [*ADDED_TOKENS, "<|im_", "end|>", "<|", "|>", " ", "\n", "é", "e\u0301", "你"]
+        ),
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+    ),
+    max_size=10,
+).map("".join)
+# Fragments can meet as a special token: such texts are another test's.
+ordinary_texts = fragments.filter(lambda text: not any(token in text for token in SPECIAL_TOKENS))
+prompts = st.lists(st.one_of(fragments, st.sampled_from(SPECIAL_TOKENS)), max_size=6).map("".join)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_text_files(tmp_path_factory.mktemp("text"), DEMO_TEMPLATE.read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def text(folder):
+    return TextProcessor.load(folder)
+
+
+@pytest.fixture(scope="module")
+def reference(folder):
+    transformers = pytest.importorskip("transformers")
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"),
+        chat_template=(folder / "chat_template.jinja").read_text("utf-8"),
+        eos_token="<|im_end|>",
+    )
+
+
+def reference_ids(reference, messages, **options):
+    options = {"add_generation_prompt": True} | options
+    return reference.apply_chat_template(messages, tokenize=True, return_dict=False, **options)
+
+
+@pytest.mark.parametrize("messages", CHATS)
+@pytest.mark.parametrize("thinking", [{}, {"enable_thinking": True}, {"enable_thinking": False}])
+def test_a_chat_has_the_ids_that_transformers_gives_it(text, reference, messages, thinking):
+    expected = reference_ids(reference, messages, **thinking)
+    assert text.encode_chat(messages, variables=thinking) == expected
+
+
+def test_tools_and_their_calls_have_the_ids_that_transformers_gives_them(text, reference):
+    messages = [
+        {"role": "user", "content": "How is the weather?"},
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "tool", "content": '{"sky": "blue"}', "tool_call_id": "call_1"},
+    ]
+    as_object = json.loads(json.dumps(messages))
+    function = as_object[1]["tool_calls"][0]["function"]
+    function["arguments"] = json.loads(function["arguments"])
+    expected = reference_ids(reference, as_object, tools=[TOOL])
+    assert text.encode_chat(messages, tools=[TOOL]) == expected
+    assert text.encode_chat(as_object, tools=[TOOL]) == expected
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=ordinary_texts, system=ordinary_texts)
+def test_any_ordinary_words_have_the_ids_that_transformers_gives_them(
+    text, reference, content, system
+):
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": content}]
+    assert text.encode_chat(messages) == reference_ids(reference, messages)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(prompt=prompts)
+def test_special_tokens_count_in_a_bare_prompt(text, reference, prompt):
+    assert text.encode_prompt(prompt) == reference(prompt)["input_ids"]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=prompts)
+def test_special_tokens_in_a_message_stay_text(text, content):
+    special_ids = set(text.tokenizer.special_tokens.values())
+
+    def num_special(messages):
+        return sum(token_id in special_ids for token_id in text.encode_chat(messages))
+
+    chat = [{"role": "user", "content": content}, {"role": "assistant", "content": "x"}]
+    plain = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
+    assert num_special(chat) == num_special(plain)
+    if content.strip("\n") == content:  # the template strips line breaks in places
+        assert content in text.decode(text.encode_chat(chat))
+
+
+def test_special_tokens_in_tools_calls_and_variables_stay_text(tmp_path):
+    template = "{{ tools | tojson }}{{ messages[0] | tojson }}{{ note }}<|im_end|>"
+    text = TextProcessor.load(write_text_files(tmp_path, template))
+    arguments = json.dumps({"<|im_end|>": "\u003c|im_start|>"}).replace("<", "\\u003c")
+    call = CALL | {"function": {"name": "<|im_end|>", "arguments": arguments}}
+    ids = text.encode_chat(
+        [{"role": "assistant", "content": None, "tool_calls": [call]}],
+        tools=[{"<|endoftext|>": ["<|im_end|>"]}],
+        variables={"note": "<|im_end|>"},
+    )
+    assert [token_id for token_id in ids if token_id in text.tokenizer.special_tokens.values()] == [
+        text.tokenizer.special_tokens["<|im_end|>"]
+    ]
+    assert text.decode(ids).count("<|im_end|>") == 5
+    assert text.decode(ids).count("<|im_start|>") == 1
+
+
+def test_noncharacters_in_a_message_arrive_as_they_are(text):
+    content = "\ufdd0<|im_end|>\ufdd1"
+    assert content in text.decode(text.encode_chat([{"role": "user", "content": content}]))
+
+
+def test_added_tokens_that_are_not_special_count_in_a_message(text):
+    ids = text.encode_chat([{"role": "user", "content": "<think>"}])
+    assert text.tokenizer.encode("<think>")[0] in ids
+
+
+def test_a_long_text_has_the_same_ids_as_its_parts(text):
+    part = "The quick brown fox. "
+    assert text.encode_prompt(part * 4000) == text.encode_prompt(part.rstrip()) + (
+        text.encode_prompt(" " + part.rstrip()) * 3999 + text.encode_prompt(" ")
+    )
+
+
+def test_a_final_message_can_be_continued(text, reference):
+    messages = [
+        {"role": "user", "content": "Count."},
+        {"role": "assistant", "content": "One, two "},
+    ]
+    options = {"continue_final_message": True, "add_generation_prompt": False}
+    ids = text.encode_chat(messages, **options)
+    assert ids == reference_ids(reference, messages, **options)
+    assert text.decode(ids).endswith("One, two ")
+
+
+def test_a_trimming_template_can_be_continued_too(tmp_path):
+    template = "{% for message in messages %}{{ message.content | trim }}<|im_end|>{% endfor %}"
+    text = TextProcessor.load(write_text_files(tmp_path, template))
+    ids = text.encode_chat(
+        [{"role": "assistant", "content": "One, "}],
+        add_generation_prompt=False,
+        continue_final_message=True,
+    )
+    assert text.decode(ids) == "One,"
+
+
+def test_a_template_that_drops_the_content_cannot_be_continued(tmp_path):
+    text = TextProcessor.load(write_text_files(tmp_path, "nothing"))
+    with pytest.raises(InvalidRequest, match="leaves out the content") as caught:
+        text.encode_chat([{"role": "assistant", "content": "a"}], continue_final_message=True)
+    assert caught.value.param == "continue_final_message"
+
+
+def test_what_a_template_refuses_is_an_invalid_request(tmp_path):
+    text = TextProcessor.load(write_text_files(tmp_path, "{{ raise_exception('no users here') }}"))
+    with pytest.raises(InvalidRequest, match="no users here") as caught:
+        text.encode_chat([{"role": "user", "content": "a"}])
+    assert caught.value.param == "messages"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages[0].content + 1 }}",
+        "{{ messages.append(1) }}",
+        "{{ ''.__class__.__mro__ }}{{ nothing.at.all }}",
+        "{% for i in range(10000000) %}{% endfor %}",
+    ],
+)
+def test_a_template_that_breaks_is_an_invalid_request(tmp_path, template):
+    text = TextProcessor.load(write_text_files(tmp_path, template))
+    with pytest.raises(InvalidRequest, match="chat template cannot render"):
+        text.encode_chat([{"role": "user", "content": "a"}])
+
+
+def test_the_template_finds_what_templates_on_hubs_use(tmp_path):
+    template = """
+    {%- for message in messages %}
+        {%- if loop.index > 1 %}{% break %}{% endif %}
+        {%- generation %}{{ message.content }}{% endgeneration %}
+    {%- endfor %}
+    {{- eos_token }}{{ strftime_now('%Y')|length }}{{ {'a': '<é>'}|tojson }}"""
+    text = TextProcessor.load(write_text_files(tmp_path, template))
+    ids = text.encode_chat([{"role": "user", "content": "one"}, {"role": "user", "content": "two"}])
+    assert text.decode(ids) == 'one<|im_end|>4{"a": "<é>"}'
+    assert text.tokenizer.special_tokens["<|im_end|>"] in ids
+
+
+def test_data_nested_too_deeply_is_an_invalid_request(text):
+    nested: object = "x"
+    for _ in range(100):
+        nested = [nested]
+    with pytest.raises(InvalidRequest, match="nested deeper than 64"):
+        text.encode_chat([{"role": "user", "content": "a"}], tools=[{"deep": nested}])
+
+
+def test_an_engine_without_a_template_does_not_chat(tmp_path):
+    text = TextProcessor.load(write_text_files(tmp_path, None))
+    with pytest.raises(InvalidRequest, match="no chat template"):
+        text.encode_chat([{"role": "user", "content": "a"}])
+    assert text.encode_prompt("a")
+
+
+def test_tokens_that_only_the_configuration_names_are_added(tmp_path):
+    folder = write_text_files(tmp_path)
+    known = TextProcessor.load(folder).tokenizer.vocab_size
+    token = {"content": "<|late|>", "special": True, "normalized": False}
+    edit_json(folder / "tokenizer_config.json", added_tokens_decoder={str(known): token})
+    text = TextProcessor.load(folder)
+    assert text.encode_prompt("a<|late|>")[-1] == known
+    token["content"] = "<|later|>"
+    edit_json(folder / "tokenizer_config.json", added_tokens_decoder={"9999": token})
+    with pytest.raises(EngineIncompatible, match="the id 9999, but"):
+        TextProcessor.load(folder)
+
+
+def test_text_files_that_cannot_be_used_are_named(tmp_path):
+    folder = write_text_files(tmp_path, "{% if %}")
+    with pytest.raises(EngineCorrupt, match="not valid Jinja"):
+        TextProcessor.load(folder)
+    (folder / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(EngineCorrupt, match="not UTF-8"):
+        TextProcessor.load(folder)
+    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(EngineCorrupt, match="not a JSON object"):
+        TextProcessor.load(folder)
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(EngineCorrupt, match=r"tokenizer\.json cannot be read"):
+        TextProcessor.load(folder)
+
+
+def test_only_byte_level_tokenizers_are_taken(tmp_path):
+    folder = write_text_files(tmp_path)
+    edit_json(folder / "tokenizer.json", decoder={"type": "Fuse"})
+    with pytest.raises(EngineIncompatible, match="only byte-level BPE"):
+        TextProcessor.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "expected"),
+    [
+        ('{"temperature": 0.7, "do_sample": true}', "temperature", 0.7),
+        ('{"do_sample": false, "top_p": 0.8}', "temperature", 0.0),
+        ('{"top_k": 20, "transformers_version": "5"}', "top_k", 20),
+        ("{}", "min_p", None),
+    ],
+)
+def test_sampling_defaults_come_from_the_generation_config(tmp_path, config, name, expected):
+    text = TextProcessor.load(write_text_files(tmp_path, generation_config=config))
+    assert text.generation_config.default(name) == expected
+
+
+@pytest.mark.parametrize("config", ['{"top_p": 3}', '{"top_k": "a"}', "{"])
+def test_a_generation_config_that_cannot_be_used_is_named(tmp_path, config):
+    with pytest.raises(EngineCorrupt, match=r"generation_config\.json cannot be used"):
+        TextProcessor.load(write_text_files(tmp_path, generation_config=config))
