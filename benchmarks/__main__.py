@@ -9,7 +9,7 @@ from cyclopts import App
 
 from engines.cli import add_command, fail, run_app
 
-_EXTRA = ("httpx", "rich")
+_EXTRA = ("httpx", "rich")  # what the extra `bench` installs
 _HINT = "`pip install 'enginery[bench]'`"
 
 

@@ -92,7 +92,8 @@ def write_json(report: Any, target: str) -> None:
 
 def _requests(summary: Summary) -> str:
     done = summary.num_requests - summary.num_failed
-    return f"{done} of {summary.num_requests} requests answered in {summary.duration_s:.1f} s"
+    answered = f"{done} of {summary.num_requests} requests answered in {summary.duration_s:.1f} s"
+    return f"{answered}; tokens counted by {summary.token_counts}"
 
 
 def _rates(summary: Summary) -> Table:
@@ -105,7 +106,6 @@ def _rates(summary: Summary) -> Table:
         table.add_row("prompt and output tokens/s", f"{summary.total_tokens_per_s:.1f}")
         table.add_row("prompt tokens", f"{summary.prompt_tokens}")
     table.add_row("output tokens", f"{summary.output_tokens}")
-    table.add_row("tokens counted by", summary.token_counts)
     for kind, count in summary.errors.items():
         table.add_row(Text(f"failed: {kind}"), f"{count}")
     return table

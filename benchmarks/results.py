@@ -118,5 +118,5 @@ def _token_counts(done: Sequence[RequestResult]) -> str:
     if from_usage == len(done):
         return "the server's usage"
     if from_usage == 0:
-        return "one for each chunk (the server reported no usage)"
-    return f"the server's usage for {from_usage} of {len(done)} requests, else one for each chunk"
+        return "chunks (the server reported no usage)"
+    return f"the server's usage for {from_usage} of {len(done)} requests, else by chunks"

@@ -6,6 +6,7 @@ GENAI_PYTHON benchmarks/peers/genai.py --model DIR [--threads N ...]
 import argparse
 import json
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def main() -> None:
         "decode": decode,
         "peak_rss_bytes": peak_rss_bytes(),
         "load_s": load_s,
-        "version": f"onnxruntime-genai {og.__version__}",
+        "version": f"onnxruntime-genai {og.__version__} on onnxruntime {version('onnxruntime')}",
     }
     print("RESULT " + json.dumps(answer), flush=True)
 
