@@ -5,45 +5,55 @@ Imports wait until they are needed, so that `--help` is quick and loads no runti
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
 from cyclopts import App
 
 from engines import __version__
-from engines.cli import add_command, run_app
+from engines.cli import ENV_PREFIX, add_command, run_app
+from engines.errors import EngineryError
 from server.config import ServerConfig
 
 _TABLE = "serve"
+_KEY_VARIABLE = f"{ENV_PREFIX}API_KEY"
 
 
 def run(config: ServerConfig) -> int:
     """Serve until a signal or a failed engine ends it; the exit status.
 
     Raises:
-        EngineryError: No engine was found, or one cannot be loaded.
-        OSError: The port cannot be listened on.
+        EngineryError: No engine was found, one cannot be loaded, a setting does not fit, or the
+            port cannot be listened on.
     """
-    from engines.errors import EngineryError
     from engines.store import find_engines
+    from server.loading import load_models
     from server.logs import configure_logging
+    from server.process import listen, serve
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # while engines load, nothing to drain
     configure_logging(config.log_format, config.log_level)
+    api_keys = read_api_keys(config)
+    folders = find_engines(config.engine_dir)
+    listener = listen(config.host, config.port)  # before engines are loaded, which takes longer
+    return serve(load_models(folders, config), config, api_keys, listener)
+
+
+def read_api_keys(config: ServerConfig) -> tuple[str, ...]:
+    """The keys of the settings and their files.
+
+    Raises:
+        EngineryError: A file cannot be read, or the variable for the keys is set but empty.
+    """
     try:
         api_keys = config.api_keys()
     except ValueError as error:
         raise EngineryError(str(error)) from None
-    folders = find_engines(config.engine_dir)
-
-    from server.process import listen, serve
-
-    listener = listen(config.host, config.port)
-
-    from server.loading import load_models
-
-    models = load_models(folders, config)
-    return serve(models, config, api_keys, listener)
+    if not api_keys and os.environ.get(_KEY_VARIABLE) == "":
+        # Someone meant to set a key and it was lost on the way: better no server than an open one.
+        raise EngineryError(f"{_KEY_VARIABLE} is empty: unset it to serve without keys")
+    return api_keys
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ App = falcon.asgi.App[Request, Response]
 def create_app(
     models: ModelRegistry,
     config: ServerConfig,
-    api_keys: Iterable[str] = (),
+    api_keys: Iterable[str] | None = None,
     lifecycle: Lifecycle | None = None,
 ) -> App:
     """Build the ASGI app around loaded models, whose threads run while the app does.
@@ -42,8 +42,11 @@ def create_app(
     Args:
         models: Served under their names.
         config: Limits, origins and names.
-        api_keys: All that are accepted, with those from files.
+        api_keys: All that are accepted; None reads them from the settings and their files.
         lifecycle: Of the same models, where the caller wants to drain the app.
+
+    Raises:
+        ValueError: A file of keys cannot be read.
     """
     metrics = Metrics()
     metrics.watch(models)
@@ -51,7 +54,8 @@ def create_app(
     app = falcon.asgi.App()
     app.add_middleware(RequestRecords(metrics))
     app.add_middleware(CrossOrigin(config.cors_origins))
-    app.add_middleware(Authentication(api_keys, config.api_auth))
+    keys = config.api_keys() if api_keys is None else api_keys
+    app.add_middleware(Authentication(keys, config.api_auth))
     app.add_middleware(lifecycle)
     json = falcon.media.Handlers({falcon.MEDIA_JSON: JsonHandler(config.max_body_size)})
     app.req_options.media_handlers = json

@@ -17,6 +17,7 @@ from server.worker import EngineWorker
 
 logger = logging.getLogger(__name__)
 
+_MAX_LOADING = 4  # engines at a time: loading is reading, and the disk is one
 _CACHE_SHARE = 0.5  # of the memory that is free, for the caches of all engines
 
 
@@ -28,7 +29,7 @@ def load_models(folders: Sequence[EngineFolder], config: ServerConfig) -> ModelR
     """
     names = served_names(folders, config.served_names)
     options = engine_options(config, len(folders))
-    with ThreadPoolExecutor(len(folders)) as executor:
+    with ThreadPoolExecutor(min(len(folders), _MAX_LOADING)) as executor:
         loading = [
             executor.submit(_load, folder, its_names, options, config)
             for folder, its_names in zip(folders, names, strict=True)

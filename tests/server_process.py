@@ -57,6 +57,10 @@ class ServerProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.base_url, timeout=60)
 
@@ -72,7 +76,7 @@ class ServerProcess:
 
     def stop(self) -> int:
         """End the process the way an orchestrator does; the exit status."""
-        if self._process.poll() is None:
+        if self.is_running:
             self.signal()
         try:
             return self.wait()

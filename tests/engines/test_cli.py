@@ -88,6 +88,22 @@ def test_an_error_of_ours_is_a_sentence_and_any_other_keeps_its_traceback(capsys
         run_app(app, "thing", ["--name", "x"])
 
 
+def test_a_command_whose_options_all_have_defaults_needs_none():
+    @dataclass(frozen=True)
+    class Optional:
+        """Do a thing."""
+
+        port: Annotated[int, Parameter(help="port to listen on")] = 8000
+
+    seen = []
+    for argv in ([], ["--port", "1"]):
+        app = App(name="thing")
+        add_command(app, Optional, seen.append, None)
+        with pytest.raises(SystemExit):
+            run_app(app, "thing", argv)
+    assert seen == [Optional(), Optional(port=1)]
+
+
 def test_help_lists_every_field_with_its_variable_and_default(capsys):
     assert run(["--help"])[0] == 0
     text = capsys.readouterr().out

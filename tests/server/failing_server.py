@@ -1,4 +1,4 @@
-"""A server with one engine that fails at its first step and one that works; run as a process."""
+"""A server whose engines fail at their first step, never end it, or work; run as a process."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ def main() -> int:
         text = TextProcessor.load(write_text_files(Path(folder)))
     broken = scripted_engine(text, "Hello")
     broken.failure = RunFailed("the flux has run out")
+    stuck = scripted_engine(text, "Hello")
+    stuck.hold()
     models = ModelRegistry(
         [
             served_model(text, broken, id="broken"),
+            served_model(text, stuck, id="stuck"),
             served_model(text, scripted_engine(text, "Hello"), id="sound"),
         ]
     )

@@ -5,8 +5,12 @@ from __future__ import annotations
 import base64
 
 import pytest
+from falcon import testing
 
-from tests.server.apps import CHAT, client
+from server.app import create_app
+from server.config import ServerConfig
+from server.registry import ModelRegistry
+from tests.server.apps import CHAT, client, tiny_model
 
 KEYS = ["sk-one", "sk-two", "schlüssel"]
 
@@ -31,6 +35,15 @@ def assert_refused(result, challenge):
 
 BEARER = 'Bearer realm="enginery"'
 BASIC = 'Basic realm="enginery", charset="UTF-8"'
+
+
+def test_keys_in_the_settings_count_without_further_ado(tmp_path):
+    (tmp_path / "keys").write_text("sk-two\n")
+    config = ServerConfig(api_key=("sk-one", f"@{tmp_path / 'keys'}"))
+    app = testing.TestClient(create_app(ModelRegistry([tiny_model()]), config))
+    assert_refused(get(app), BEARER)
+    for key in ("sk-one", "sk-two"):
+        assert get(app, f"Bearer {key}").status_code == 200
 
 
 def test_a_missing_header_is_refused():

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -16,7 +17,8 @@ import pytest
 from tests.server_process import ROOT, ServerProcess, clean_environment, run_server
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "ignore_eos": True}
-LONG = CHAT | {"max_tokens": 1900, "stream": True}
+# Thousands of steps, so that signals and other requests come while it runs.
+LONG = CHAT | {"max_tokens": 1900, "n": 4, "stream": True}
 
 
 @pytest.fixture
@@ -146,10 +148,25 @@ def test_a_dead_engine_makes_health_503_and_the_exit_status_1():
     assert broken.json()["error"]["type"] == "server_error"
     assert "flux" not in broken.text
     assert (health.status_code, health.json()["status"]) == (503, "error")
-    assert [model["status"] for model in health.json()["models"]] == ["error", "ok"]
+    assert [model["status"] for model in health.json()["models"]] == ["error", "ok", "ok"]
     assert ready.status_code == 503
     assert status == 1
     assert "flux" in "".join(process.log)
+
+
+def test_an_engine_that_never_ends_its_step_cannot_keep_the_process_alive():
+    with ServerProcess([], module="tests.server.failing_server") as process:
+        with (
+            process.client() as client,
+            client.stream(
+                "POST", "/v1/chat/completions", json=CHAT | {"model": "stuck", "stream": True}
+            ) as stream,
+        ):
+            assert stream.status_code == 200
+            while process.is_running:  # one to drain, one to end what runs, one to give up
+                process.signal(signal.SIGTERM)
+                time.sleep(0.3)
+        assert process.wait() == 1
 
 
 def test_a_port_in_use_is_one_sentence_before_any_engine_is_loaded(arguments):
@@ -192,6 +209,10 @@ def test_an_engine_that_cannot_be_loaded_is_named(tiny_engine_dir, tmp_path):
 )
 def test_settings_that_do_not_fit_are_one_sentence(arguments, options, sentence):
     assert sentence in error_of(run_server(*arguments, "--port", "0", *options))
+
+
+def test_an_empty_variable_does_not_open_the_server(arguments):
+    assert "ENGINERY_API_KEY is empty" in error_of(run_server(*arguments, ENGINERY_API_KEY=""))
 
 
 def test_help_lists_every_setting_and_loads_no_runtime():
