@@ -96,7 +96,10 @@ def test_a_body_over_the_limit_is_a_413_even_if_it_does_not_state_its_length(ser
 
 
 def test_sigterm_lets_a_running_stream_end_and_refuses_new_requests(arguments):
-    with ServerProcess(arguments) as process, process.client() as client:
+    with (
+        ServerProcess([*arguments, "--drain-timeout", "600"]) as process,
+        process.client() as client,
+    ):
         with client.stream("POST", "/v1/chat/completions", json=LONG) as stream:
             lines = stream.iter_lines()
             assert next(lines).startswith("data: ")
