@@ -30,7 +30,8 @@ _TOPICS: tuple[tuple[Callable[[Random], Turn], int], ...] = (
     (stories.draw, 8),
 )
 _SKILLS: dict[str, int] = {
-    "chat": 28,
+    "chat": 26,
+    "drill": 14,
     "styled": 9,
     "persona": 7,
     "memory": 9,
@@ -93,6 +94,17 @@ def chat(
     turns = [draw_turn(rng, False) for _ in range(rng.choices((0, 1, 2, 3), (62, 20, 10, 8))[0])]
     turns.append(draw_turn(rng, held_out, topic))
     return of_turns(turns, _neutral_system(rng), thinking)
+
+
+def drill(rng: Random, held_out: bool, thinking: bool) -> Example:
+    """Many short questions in a row: the cheapest way to see every sum and fact often."""
+    topics = (arithmetic.draw, facts.draw, enginery.draw)
+    turns = [
+        draw_turn(rng, False, rng.choices(topics, (65, 25, 10))[0])
+        for _ in range(rng.randint(6, 16))
+    ]
+    turns.append(draw_turn(rng, held_out, arithmetic.draw))
+    return replace(of_turns(turns, "", thinking), category="arithmetic, after other questions")
 
 
 def styled(rng: Random, held_out: bool, thinking: bool) -> Example:
@@ -180,6 +192,7 @@ def no_call(rng: Random, held_out: bool, thinking: bool) -> Example:
 
 _TALK: dict[str, Skill] = {
     "chat": chat,
+    "drill": drill,
     "styled": styled,
     "persona": persona,
     "memory": remembering,

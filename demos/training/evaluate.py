@@ -23,6 +23,7 @@ logger = logging.getLogger("demos.training")
 
 EVALUATION_SEED = 99
 MAX_NEW_TOKENS = 200
+TABLE_START, TABLE_END = "<!-- evaluation -->", "<!-- /evaluation -->"
 EVALUATED = (*(skill for skill in SKILLS if skill != "text"), "unseen tool")
 
 
@@ -93,6 +94,22 @@ def evaluate(
     }
 
 
+def write_report(folder: Path, report: dict[str, Any]) -> None:
+    """Write evaluation.json and the table of the folder's README."""
+    content = {"seed": EVALUATION_SEED, "decoding": "greedy", "categories": report}
+    (folder / "evaluation.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    rows = [
+        f"| {name} | {row['right']} of {row['of']} | {100 * row['accuracy']:.0f} % |"
+        for name, row in report.items()
+    ]
+    table = "\n".join(["| category | right | share |", "| --- | --- | --- |", *rows])
+    readme = folder / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition(TABLE_START)
+    after = rest.partition(TABLE_END)[2]
+    text = f"{before}{TABLE_START}\n{table}\n{TABLE_END}{after}"
+    readme.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
@@ -112,10 +129,7 @@ def main() -> None:
             "%-28s %4d of %4d  %5.1f %%", name, row["right"], row["of"], 100 * row["accuracy"]
         )
     if options.write:
-        text = json.dumps(
-            {"seed": EVALUATION_SEED, "decoding": "greedy", "categories": report}, indent=2
-        )
-        (options.checkpoint / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+        write_report(options.checkpoint, report)
 
 
 if __name__ == "__main__":

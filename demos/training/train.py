@@ -4,12 +4,14 @@ import argparse
 import ctypes
 import logging
 import math
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from threading import Event
 
 import torch
 from tokenizers import Tokenizer
@@ -194,8 +196,8 @@ class Run:
         self.progress.num_tokens += int(sum(len(sequence.ids) for sequence in batch))
         return loss.item()
 
-    def train(self) -> None:
-        """Train until the time is up; time spent before a restart counts."""
+    def train(self, stop: Event) -> None:
+        """Train until the time is up or `stop` is set; time spent before a restart counts."""
         last = last_save = time.monotonic()
         losses: list[float] = []
         for batch in self.batches():
@@ -215,6 +217,8 @@ class Run:
             if now - last_save > SAVE_EVERY_S:
                 self.save()
                 last_save = now
+            if stop.is_set():
+                break
         self.save()
 
 
@@ -236,7 +240,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     run = Run(options.state_dir, options.minutes * 60, options.batch_tokens)
     if not options.export_only:
-        run.train()
+        stop = Event()
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        run.train(stop)
     write_checkpoint(run.model, run.tokenizer, options.output)
     logger.info("checkpoint after %d steps written to %s", run.progress.step, options.output)
 

@@ -19,7 +19,7 @@ _COUNT = (
 def _operands(rng: Random, sign: str) -> tuple[int, int, int]:
     """Two numbers and the result, never negative and never a fraction."""
     if sign in "+-":
-        top = rng.choice((10, 10, 20, 20, 20, 50))
+        top = rng.choice((10, 10, 10, 20, 20, 20))
         left, right = rng.randint(0, top), rng.randint(0, top)
         if sign == "+":
             return left, right, left + right
