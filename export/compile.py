@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import time
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from export.qwen.config import DecoderConfig, read_decoder_config
 from export.qwen.decoder import DecoderEmitter, node_names, state_specs
 from export.qwen.tensors import check_tensors, expected_tensors, num_elements
 from export.tokenizer_files import Vocabulary, copy_tokenizer_files, read_vocabulary
-from export.weights import WeightsFile
+from export.weights import WeightsFile, file_entry
 
 GRAPH_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"
@@ -84,7 +83,7 @@ def compile_engine(plan: CompilePlan, engine_dir: Path, progress: Progress) -> M
     copy_tokenizer_files(plan.checkpoint, engine_dir)
     weights_entry = _write_graph(plan, engine_dir, progress)
     files = {
-        path.name: weights_entry if path.name == WEIGHTS_FILE else _file_entry(path)
+        path.name: weights_entry if path.name == WEIGHTS_FILE else file_entry(path)
         for path in sorted(engine_dir.iterdir())
     }
     return Manifest(
@@ -151,12 +150,6 @@ def _max_context(config: DecoderConfig, options: CompileOptions) -> int:
             f"is not supported: add --max-context {config.sliding_window} or less"
         )
     return max_context
-
-
-def _file_entry(path: Path) -> FileEntry:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    return FileEntry(size=path.stat().st_size, sha256=digest.hexdigest())
 
 
 def _versions() -> dict[str, str]:

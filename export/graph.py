@@ -25,8 +25,9 @@ _DTYPES = {
 class GraphBuilder:
     """Collects the nodes of one graph. Values are named after the node that makes them."""
 
-    def __init__(self, weights: WeightsFile) -> None:
+    def __init__(self, weights: WeightsFile, name: str = "decoder") -> None:
         self._weights = weights
+        self._name = name
         self._inputs: list[ir.Value] = []
         self._outputs: list[ir.Value] = []
         self._nodes: list[ir.Node] = []
@@ -93,7 +94,7 @@ class GraphBuilder:
             nodes=self._nodes,
             initializers=list(self._initializers.values()),
             opset_imports={"": OPSET, CONTRIB: 1},
-            name="decoder",
+            name=self._name,
         )
         model = ir.Model(
             graph,

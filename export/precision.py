@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 Layout = Literal["fp32", "int8", "int4"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -20,6 +20,22 @@ DEFAULTS: Mapping[Layout, Mapping[str, Layout]] = MappingProxyType(
         "int4": {"embedding": "int8", "attention": "int4", "mlp": "int4", "head": "int8"},
     }
 )
+
+
+class LayoutChooser(Protocol):
+    """Answers which layout the weights of a node get."""
+
+    def layout(self, node: str) -> Layout: ...
+
+
+@dataclass(frozen=True, slots=True)
+class UniformPrecision:
+    """The same layout for every node."""
+
+    everywhere: Layout
+
+    def layout(self, node: str) -> Layout:
+        return self.everywhere
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import json
 import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,7 @@ from export.errors import CheckpointError
 
 FloatArray = NDArray[np.float32]
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
+TRANSFORMERS_STEM = "model"  # model.safetensors, model.safetensors.index.json
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 _MAX_HEADER = 100_000_000  # bytes; the limit of the format's own reader
@@ -44,6 +43,19 @@ class StoredTensor:
     dtype: str
     shape: tuple[int, ...]
     offset: int
+
+    def rows(self, start: int, stop: int) -> StoredTensor:
+        """The rows `start` to `stop` (half-open) as a tensor of their own."""
+        row_bytes = math.prod(self.shape[1:]) * _STORED_DTYPES[self.dtype].itemsize
+        return replace(
+            self, shape=(stop - start, *self.shape[1:]), offset=self.offset + start * row_bytes
+        )
+
+    def reshaped(self, shape: tuple[int, ...]) -> StoredTensor:
+        """The same numbers in another shape."""
+        if math.prod(shape) != math.prod(self.shape):
+            raise ValueError(f"{list(self.shape)} cannot be seen as {list(shape)}")
+        return replace(self, shape=shape)
 
 
 class TensorFiles:
@@ -88,6 +100,10 @@ class TensorFiles:
                 f"but only {', '.join(_STORED_DTYPES)} can be compiled: "
                 "use the checkpoint that was not quantized"
             )
+
+    def stored(self, name: str) -> StoredTensor:
+        """Where a tensor lies, to be given another name or form."""
+        return self._tensors[name]
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self._tensors[name].shape
@@ -138,28 +154,33 @@ class TensorFiles:
         return digest.hexdigest()
 
 
-def open_tensor_files(folder: Path) -> TensorFiles:
+def open_tensor_files(folder: Path, stem: str = TRANSFORMERS_STEM) -> TensorFiles:
     """Find a checkpoint's weights and check every header against its file.
+
+    Args:
+        folder: Where they lie.
+        stem: How the files' names begin.
 
     Raises:
         CheckpointError: There are no safetensors weights, a shard is missing, or a file is
             truncated or damaged.
     """
-    if (folder / INDEX_FILE).is_file():
-        return TensorFiles(_read_shards(folder))
-    if (folder / SINGLE_FILE).is_file():
-        return TensorFiles(read_header(folder / SINGLE_FILE))
+    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    if index.is_file():
+        return TensorFiles(_read_shards(index))
+    if single.is_file():
+        return TensorFiles(read_header(single))
     pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
     if pickled:
         raise CheckpointError(
             f"{folder} holds pickled weights ({pickled[0]}), which can run code when they are "
             "read: convert them to safetensors first"
         )
-    raise CheckpointError(f"{folder} holds neither {SINGLE_FILE} nor {INDEX_FILE}")
+    raise CheckpointError(f"{folder} holds neither {single.name} nor {index.name}")
 
 
-def _read_shards(folder: Path) -> dict[str, StoredTensor]:
-    index = folder / INDEX_FILE
+def _read_shards(index: Path) -> dict[str, StoredTensor]:
+    folder = index.parent
     try:
         weight_map = json.loads(index.read_bytes())["weight_map"]
         shards = sorted(set(weight_map.values()))

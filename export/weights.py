@@ -21,6 +21,13 @@ _VECTOR = 64
 _BLOCK = 1 << 22  # bytes written and hashed at a time
 
 
+def file_entry(path: Path) -> FileEntry:
+    """Describe a file that is on the disk already."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    return FileEntry(size=path.stat().st_size, sha256=digest.hexdigest())
+
+
 class WeightsFile:
     """Appends tensors to one file; a context manager that closes it.
 

@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from export.graph import CONTRIB, GraphBuilder
+from export.linear import LinearEmitter, Projection
 from export.qwen.config import DecoderConfig
-from export.qwen.linear import LinearEmitter, Projection
 from export.tensor_files import TensorFiles
 
 

@@ -16,11 +16,11 @@ import onnx_ir as ir
 
 from engines.manifest import StateSpec
 from export.graph import CONTRIB, GraphBuilder
+from export.linear import LinearEmitter, Projection
 from export.precision import NodePrecision
 from export.quantize import quantize_rows
 from export.qwen.attention import GroupQueryAttentionEmitter, SequenceInputs
 from export.qwen.config import DecoderConfig
-from export.qwen.linear import LinearEmitter, Projection
 from export.qwen.rope import rope_tables
 from export.qwen.tensors import EMBEDDING, FINAL_NORM, HEAD
 from export.tensor_files import TensorFiles

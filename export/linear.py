@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.graph import CONTRIB, GraphBuilder, scalar
-from export.precision import NodePrecision
+from export.precision import LayoutChooser
 from export.quantize import INT8_MAX, choose_block_size, quantize_blocks, quantize_rows
 from export.tensor_files import FloatArray, TensorFiles
 
@@ -37,7 +37,7 @@ class LinearEmitter:
         self,
         graph: GraphBuilder,
         tensors: TensorFiles,
-        precision: NodePrecision,
+        precision: LayoutChooser,
         int4_block_size: int | None,
     ) -> None:
         self._graph = graph
