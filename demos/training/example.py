@@ -60,29 +60,25 @@ def is_held_out(key: str) -> bool:
     return zlib.crc32((SPLIT_SALT + key.lower()).encode()) % HELD_OUT_ONE_IN == 0
 
 
+_BEFORE = ("Hi!", "Hello.", "Hey,", "Please tell me:", "Quick question:", "Tell me,", "So,")
+_AFTER = (" Thanks.", " Please.", " Thank you!", " I want to know.", " Can you tell me?")
+
+
 def dress(rng: Random, prompt: str) -> str:
     """Say the same a little differently, as people do: a greeting, a please, a missing mark."""
     if rng.random() < 0.6:
         return prompt
-    before = (
-        "Hi! ",
-        "Hello. ",
-        "Hey, ",
-        "Please tell me: ",
-        "Quick question: ",
-        "Tell me, ",
-        "So, ",
-    )
-    after = (" Thanks.", " Please.", " Thank you!", " I want to know.", " Can you tell me?")
+    lower = prompt if prompt.startswith("I ") else prompt[0].lower() + prompt[1:]
     choice = rng.randrange(6)
     if choice == 0:
-        return rng.choice(before) + prompt
+        before = rng.choice(_BEFORE)
+        return f"{before} {lower if before.endswith(',') else prompt}"
     if choice == 1:
-        return prompt + rng.choice(after)
+        return prompt + rng.choice(_AFTER)
     if choice == 2:
-        return prompt[0].lower() + prompt[1:] if not prompt.startswith("I ") else prompt
+        return lower
     if choice == 3:
         return prompt.rstrip("?.!")
     if choice == 4:
-        return prompt[0].lower() + prompt[1:].rstrip("?.!")
-    return rng.choice(before) + prompt + rng.choice(after)
+        return lower.rstrip("?.!")
+    return f"{rng.choice(('Hi!', 'Hello.'))} {prompt}{rng.choice(_AFTER)}"

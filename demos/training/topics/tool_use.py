@@ -89,10 +89,10 @@ def unseen_call(rng: Random, held_out: bool, thinking: bool) -> Example:
 def two_calls(rng: Random, held_out: bool, thinking: bool) -> Example:
     """Two tools in one request."""
     first, second = draw_call(rng, held_out), draw_call(rng, held_out)
-    while second.name == first.name:
-        second = draw_call(rng, held_out)
     then = second.request[0].lower() + second.request[1:]
     request = f"{first.request.rstrip('.')} and then {then}"
+    if second.name == first.name or (is_held_out(request) and not held_out):
+        return two_calls(rng, held_out, thinking)
     return Example(
         category="tool call, two",
         messages=(_user(request), _calls([first, second], thinking)),
