@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from typing import Self
 
@@ -20,18 +21,19 @@ class TokenStream:
     Args:
         seq_ids: The sequences of the request.
         abort: Is told which sequences were given up.
-        deadline: When to fail a request that is still unfinished, in the clock's seconds.
+        timeout_s: When to fail a request that is still unfinished; checked with each tick.
     """
 
     def __init__(
         self,
         seq_ids: Iterable[int],
         abort: Callable[[tuple[int, ...]], None],
-        deadline: float | None = None,
+        timeout_s: float | None = None,
     ) -> None:
         self._unfinished = set(seq_ids)
         self._abort = abort
-        self._deadline = deadline
+        self._timeout_s = timeout_s
+        self._start = time.monotonic()
         self.queue_time_s: float | None = None  # until the first sequence was scheduled
         self._outputs: list[StepOutput] = []
         self._error: Exception | None = None
@@ -97,12 +99,12 @@ class TokenStream:
         self.close()
         self._outputs = outputs
 
-    def tick(self, now: float) -> None:
+    def tick(self) -> None:
         """About a second has passed; called by the worker."""
-        if self._deadline is not None and now > self._deadline:
-            self.fail(
-                ApiError(504, "The request took longer than this server allows.", code="timeout")
-            )
+        timeout_s = self._timeout_s
+        if timeout_s is not None and time.monotonic() - self._start > timeout_s:
+            message = f"The answer was not finished after {timeout_s:g} s, this server's limit."
+            self.fail(ApiError(504, message, code="timeout"))
         elif self._is_quiet:
             self._has_tick = True
             self._wake()

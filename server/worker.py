@@ -166,7 +166,7 @@ class EngineWorker:
             )
         self._check_room(len(sequences))
         seq_ids = [seq.seq_id for seq in sequences]
-        stream = TokenStream(seq_ids, self._abort, self._deadline())
+        stream = TokenStream(seq_ids, self._abort, self._request_timeout_s)
         self._streams.update((seq.seq_id, stream) for seq in sequences)
         self._idle.clear()
         self._commands.put(_Add(tuple(sequences), stream, time.monotonic()))
@@ -197,15 +197,10 @@ class EngineWorker:
         self._forget(seq_ids)
         self._commands.put(_Abort(seq_ids))
 
-    def _deadline(self) -> float | None:
-        timeout_s = self._request_timeout_s
-        return None if timeout_s is None else time.monotonic() + timeout_s
-
     def _tick(self) -> None:
         """Once a second while there is work: clients may have left, deadlines may have passed."""
-        now = time.monotonic()
         for stream in set(self._streams.values()):
-            stream.tick(now)
+            stream.tick()
         self._ticker = None
         if self._streams and self._loop is not None:
             self._ticker = self._loop.call_later(TICK_S, self._tick)

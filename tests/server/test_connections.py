@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from server import worker
 from server.answer import Delta
 from server.routes.answering import by_choice
 from tests.server.apps import tiny_engine, tiny_model, tiny_text
@@ -135,6 +136,22 @@ def test_a_stop_string_frees_its_place_at_once():
         await until(lambda: engine.aborted)
         assert not engine.has_work
         assert engine.num_steps <= num_steps + 1
+
+    with_app(model, scenario)
+
+
+def test_a_client_that_waits_for_a_long_prompt_is_pinged(monkeypatch):
+    monkeypatch.setattr(worker, "TICK_S", 0.01)
+    engine = tiny_engine("a")
+    model = tiny_model(engine)
+
+    async def scenario(app):
+        engine.hold()
+        connection = Connection(app, *BODIES["streamed chat"])
+        await until(lambda: connection.body.startswith(b": ping\n\n: ping\n\n"))
+        engine.run()
+        await asyncio.wait_for(connection.task, 10)
+        assert joined(connection.events) == "a"
 
     with_app(model, scenario)
 

@@ -1,6 +1,7 @@
 """Prompts to ids: the same as transformers makes, but for special tokens in a client's words."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from server.text.processor import TextProcessor
 from tests.checkpoints import ADDED_TOKENS, CHAT_TEMPLATE, SPECIAL_TOKENS, edit_json
 from tests.server.fakes import write_text_files
 
-DEMO_TEMPLATE = Path(__file__).parents[2] / "demos" / "demo-chat" / "chat_template.jinja"
+DEMO = Path(__file__).parents[2] / "demos" / "demo-chat"
+DEMO_TEMPLATE = DEMO / "chat_template.jinja"
 
 CALL = {
     "id": "call_1",
@@ -51,8 +53,10 @@ ordinary_texts = fragments.filter(lambda text: not any(token in text for token i
 prompts = st.lists(st.one_of(fragments, st.sampled_from(SPECIAL_TOKENS)), max_size=6).map("".join)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+@pytest.fixture(scope="module", params=["tiny", "demo"])
+def folder(request, tmp_path_factory):
+    if request.param == "demo":
+        return DEMO
     return write_text_files(tmp_path_factory.mktemp("text"), DEMO_TEMPLATE.read_text("utf-8"))
 
 
@@ -64,6 +68,8 @@ def text(folder):
 @pytest.fixture(scope="module")
 def reference(folder):
     transformers = pytest.importorskip("transformers")
+    if folder == DEMO:
+        return transformers.AutoTokenizer.from_pretrained(str(DEMO))
     return transformers.PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tokenizer.json"),
         chat_template=(folder / "chat_template.jinja").read_text("utf-8"),
@@ -124,7 +130,12 @@ def test_special_tokens_in_a_message_stay_text(text, content):
     plain = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
     assert num_special(chat) == num_special(plain)
     if content.strip("\n") == content:  # the template strips line breaks in places
-        assert content in text.decode(text.encode_chat(chat))
+        assert composed(content) in composed(text.decode(text.encode_chat(chat)))
+
+
+def composed(words):
+    """Some tokenizers compose characters before they encode them."""
+    return unicodedata.normalize("NFC", words)
 
 
 def test_special_tokens_in_tools_calls_and_variables_stay_text(tmp_path):
