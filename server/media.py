@@ -52,6 +52,10 @@ class JsonHandler(falcon.media.BaseHandler):
             raise ApiError(
                 400, "The body is not valid JSON: nested too deeply", code="invalid_json"
             ) from None
+        except UnicodeDecodeError as error:
+            raise ApiError(
+                400, f"The body is not valid UTF-8: {error.reason}", code="invalid_json"
+            ) from None
 
     def _too_large(self) -> ApiError:
         limit = self._max_body_size

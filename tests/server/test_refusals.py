@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.server.apps import tiny_engine, tiny_model, tiny_text
-from tests.server.conversation import CHAT_PATH, COMPLETIONS_PATH, post, said
+from tests.server.apps import http_client, tiny_engine, tiny_model, tiny_text
+from tests.server.conversation import CHAT_PATH, COMPLETIONS_PATH, post, said, with_app
 from tests.server.fakes import write_text_files
 
 USER = {"role": "user", "content": "Hi"}
@@ -115,10 +115,31 @@ def test_a_bad_completion_field_is_named(fields, param, message):
 
 
 @pytest.mark.parametrize("path", [CHAT_PATH, COMPLETIONS_PATH])
-def test_a_body_that_is_no_object_is_refused(path):
+def test_what_is_missing_is_named(path):
     assert post(path, {"model": None}).json()["error"]["param"] == "model"
     missing = post(path, {"model": "tiny"}).json()["error"]
     assert missing["message"].endswith("is missing, but it is required")
+
+
+@pytest.mark.parametrize("path", [CHAT_PATH, COMPLETIONS_PATH])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[]", "the body is not a JSON object"),
+        (b'{"model": "tiny", "prompt": "\xff"}', "The body is not valid UTF-8"),
+        (b'{"model": "tiny", "prompt": "\\udc00"}', "The body is not valid JSON"),
+        (b"[" * 100_000, "The body is not valid JSON: nested too deeply"),
+    ],
+)
+def test_what_is_no_json_object_is_a_400(path, content, message):
+    async def scenario(app):
+        async with http_client(app) as client:
+            headers = {"content-type": "application/json"}
+            return await client.post(path, content=content, headers=headers)
+
+    response = with_app(tiny_model(), scenario)
+    assert response.status_code == 400
+    assert message in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(("path", "param"), [(CHAT_PATH, "messages"), (COMPLETIONS_PATH, "prompt")])
