@@ -14,16 +14,19 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from cyclopts import App, Parameter
 
 from engines.cli import add_command, run_app
 from engines.manifest import ChatSpec, Manifest, Verification, read_manifest
-from export.agreement import FloatArray, compare, is_untrained
+from export.agreement import AgreementMeter, TrainingDetector
 from export.memory import available_memory
-from export.verify_prompts import tokenize_prompts
+from export.verify_prompts import read_prompts
+
+if TYPE_CHECKING:
+    from export.answers import Answer
 
 _HEADROOM = 1.25  # what a runtime takes beside the weights
 
@@ -66,22 +69,38 @@ def run(config: VerifyConfig) -> int:
 
 
 def verify(manifest: Manifest, config: VerifyConfig) -> VerificationResult:
-    """Run both models over the fixed prompts, the reference first and alone in memory."""
+    """Let the engine answer fixed questions, then ask the reference about the same tokens.
+
+    So the positions compared are those that users get to see, they come from the path that serves
+    them (prefill, then a batch of decode steps), and only one model is in memory at a time.
+    """
+    from export.answers import greedy_answers
     from export.reference import has_transformers
 
     started = time.monotonic()
-    if manifest.chat is None:
+    spec = manifest.chat
+    if spec is None:
         raise ValueError(f"{config.engine_dir} holds an engine of kind {manifest.kind}, not chat")
     by_transformers = config.reference == "transformers" or (
         config.reference == "auto" and has_transformers()
     )
-    skipped = _reason_to_skip(manifest, manifest.chat, by_transformers)
+    skipped = _reason_to_skip(manifest, spec, by_transformers)
     if skipped is not None:
         return VerificationResult(skipped=skipped)
-    prompts = tokenize_prompts(config.engine_dir / "tokenizer.json", manifest.chat.max_context)
-    name, references = _reference_logits(manifest.chat, config, by_transformers, prompts)
-    report = _compare_engine(manifest.chat, config.engine_dir, prompts, name, references, started)
-    return VerificationResult(report=report, is_untrained=is_untrained(prompts, references))
+    prompts = read_prompts(config.engine_dir, max_prompt_tokens=max(1, spec.max_context // 2))
+    answers = greedy_answers(config.engine_dir, spec, prompts)
+    name, meter, detector = _consult_reference(spec, config, by_transformers, answers)
+    report = Verification(
+        reference=name,
+        num_tokens=meter.num_positions,
+        max_logit_error=meter.max_logit_error,
+        mean_logit_error=meter.mean_logit_error,
+        relative_logit_error=meter.relative_logit_error,
+        top1_agreement=meter.top1_agreement,
+        mean_kl=meter.mean_kl,
+        seconds=round(time.monotonic() - started, 1),
+    )
+    return VerificationResult(report=report, is_untrained=detector.is_untrained)
 
 
 def _reason_to_skip(manifest: Manifest, spec: ChatSpec, by_transformers: bool) -> str | None:
@@ -97,40 +116,26 @@ def _reason_to_skip(manifest: Manifest, spec: ChatSpec, by_transformers: bool) -
     return None
 
 
-def _reference_logits(
-    spec: ChatSpec, config: VerifyConfig, by_transformers: bool, prompts: list[list[int]]
-) -> tuple[str, list[FloatArray]]:
+def _consult_reference(
+    spec: ChatSpec, config: VerifyConfig, by_transformers: bool, answers: list[Answer]
+) -> tuple[str, AgreementMeter, TrainingDetector]:
     from export.reference import fp32_engine_logits, transformers_logits, transformers_name
 
-    checkpoint = config.checkpoint_path
-    if by_transformers:
-        return transformers_name(), transformers_logits(checkpoint, prompts, spec.num_tokens)
+    sequences = [answer.prompt_ids + answer.answer_ids[:-1] for answer in answers]
+    meter, detector = AgreementMeter(), TrainingDetector()
     # Within the engine's folder, so that the exporter removes it even when this process is killed.
     with tempfile.TemporaryDirectory(prefix=".reference-", dir=config.engine_dir) as scratch:
-        return "engine fp32", fp32_engine_logits(checkpoint, Path(scratch), prompts)
-
-
-def _compare_engine(
-    spec: ChatSpec,
-    engine_dir: Path,
-    prompts: list[list[int]],
-    reference: str,
-    references: list[FloatArray],
-    started: float,
-) -> Verification:
-    from export.reference import engine_logits
-
-    agreement = compare(references, engine_logits(engine_dir, spec, prompts))
-    return Verification(
-        reference=reference,
-        num_tokens=agreement.num_positions,
-        max_logit_error=agreement.max_logit_error,
-        mean_logit_error=agreement.mean_logit_error,
-        relative_logit_error=agreement.relative_logit_error,
-        top1_agreement=agreement.top1_agreement,
-        mean_kl=agreement.mean_kl,
-        seconds=round(time.monotonic() - started, 1),
-    )
+        if by_transformers:
+            name = transformers_name()
+            references = transformers_logits(config.checkpoint_path, sequences, spec.num_tokens)
+        else:
+            name = "engine fp32"
+            references = fp32_engine_logits(config.checkpoint_path, Path(scratch), sequences)
+        for answer, reference in zip(answers, references, strict=True):
+            num_prompt_tokens = len(answer.prompt_ids)
+            meter.add(reference[num_prompt_tokens - 1 :], answer.logits)
+            detector.add(answer.prompt_ids, reference[:num_prompt_tokens])
+    return name, meter, detector
 
 
 def _manifest_from_stdin() -> Manifest:

@@ -1,38 +1,76 @@
-"""The fixed prompt set of the verification: prose, code, numbers, other languages, a chat."""
+"""The fixed questions of the verification, in the chat format of the checkpoint."""
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
 from pathlib import Path
+from typing import Any, NoReturn
 
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-MAX_PROMPT_TOKENS = 64
-
-PROMPTS = (
-    "The river rises in the hills to the north, runs through three small towns, and reaches the "
-    "sea beside an old harbour. In spring the snow melts, the water is high, and the boats stay "
-    "on land until the first warm week of May.",
-    "Water boils at a lower temperature on a mountain than at the sea, because the air above it "
-    "presses less. That is why rice takes longer to cook in a hut at three thousand metres.",
-    "def moving_average(values, width):\n    total = sum(values[:width])\n    averages = [total]\n"
-    "    for old, new in zip(values, values[width:]):\n        total += new - old\n"
-    "        averages.append(total)\n    return averages\n",
-    '{"order": 1042, "customer": {"name": "Maria", "city": "Porto"}, "items": [{"sku": "A-7", '
-    '"count": 2, "price": 3.5}, {"sku": "B-1", "count": 1, "price": 12.0}], "paid": true}',
-    "Question: A train leaves at 9:40 and arrives at 12:05. How long does it travel?\n"
-    "Answer: From 9:40 to 12:00 it is 2 hours and 20 minutes, with 5 more 2 hours and 25 minutes.",
-    "今天天气很好,我们一起去公园散步。湖边有很多人,孩子们在草地上放风筝,老人坐在树下聊天。",
-    "Le boulanger ouvre sa boutique à six heures. Les premiers clients achètent du pain, puis "
-    "viennent les enfants qui vont à l'école et demandent des croissants.",
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nWhat is 3 + 4?"
-    "<|im_end|>\n<|im_start|>assistant\n3 + 4 is 7.<|im_end|>\n<|im_start|>user\nAnd the capital "
-    "of France?<|im_end|>\n<|im_start|>assistant\nThe capital of France is Paris.<|im_end|>\n",
+QUESTIONS = (
+    "What is 3 + 4?",
+    "What is the capital of France?",
+    "What colour is the sky on a clear day?",
+    "Hello! Who are you?",
+    "Name three colours.",
+    "What is the opposite of hot?",
+    "How many legs does a spider have?",
+    "Tell me a short story about a cat.",
+    "Answer in one word: which animal says moo?",
+    'Return a JSON object with the keys "name" and "age" for Maria, who is 30.',
+    "Write a Python function that returns the larger of two numbers.",
+    "What is 12 minus 5, and what is 6 times 7?",
+    "Why does water boil at a lower temperature on a mountain?",
+    "用一句话介绍北京。",
+    "Traduis en français : good morning, my friend.",
+    "Describe in two sentences how to make a cup of tea.",
 )
 
+_CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
-def tokenize_prompts(tokenizer_file: Path, max_context: int) -> list[list[int]]:
-    """The prompts in the checkpoint's own tokens, each cut to at most `MAX_PROMPT_TOKENS`."""
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    length = min(MAX_PROMPT_TOKENS, max_context)
-    encoded = (tokenizer.encode(text, add_special_tokens=False).ids for text in PROMPTS)
-    return [ids[:length] for ids in encoded if len(ids) > 1]
+
+def read_prompts(engine_dir: Path, max_prompt_tokens: int) -> list[list[int]]:
+    """The questions as token ids, each cut to its last `max_prompt_tokens`."""
+    tokenizer = Tokenizer.from_file(str(engine_dir / "tokenizer.json"))
+    template = engine_dir / "chat_template.jinja"
+    source = template.read_text(encoding="utf-8") if template.is_file() else None
+    texts = (_render(source, question) for question in QUESTIONS)
+    return [
+        tokenizer.encode(text, add_special_tokens=False).ids[-max_prompt_tokens:] for text in texts
+    ]
+
+
+def _render(template: str | None, question: str) -> str:
+    if template is None:
+        return _CHATML.format(question)
+    try:
+        return (
+            _environment()
+            .from_string(template)
+            .render(messages=[{"role": "user", "content": question}], add_generation_prompt=True)
+        )
+    except TemplateError:  # one that wants more than a question
+        return _CHATML.format(question)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    """What Hugging Face templates are written for; they cannot reach anything outside."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
+    return environment
+
+
+def _to_json(value: Any, indent: int | None = None, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _raise(message: str) -> NoReturn:
+    raise TemplateError(message)

@@ -13,7 +13,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from engines.manifest import read_manifest
-from export.agreement import compare, is_untrained
+from export.agreement import AgreementMeter, TrainingDetector
+from export.answers import MAX_ANSWER_TOKENS, greedy_answers
 from export.command import export_engine
 from export.config import ExportConfig
 from export.errors import VerificationFailed
@@ -21,7 +22,7 @@ from export.memory import available_memory
 from export.report import QuietProgress
 from export.verification import check_bars, run_verification
 from export.verify import VerificationResult, VerifyConfig, verify
-from export.verify_prompts import MAX_PROMPT_TOKENS, PROMPTS, tokenize_prompts
+from export.verify_prompts import QUESTIONS, read_prompts
 from tests.checkpoints import build_tokenizer
 
 
@@ -29,56 +30,126 @@ def log(*probabilities):
     return np.log(np.array(probabilities, np.float32))
 
 
+def measured(reference, compiled):
+    meter = AgreementMeter()
+    meter.add(reference, compiled)
+    return meter
+
+
 def test_agreement_of_a_known_case():
-    reference = [log([0.5, 0.25, 0.25], [0.1, 0.8, 0.1])]
-    found = [log([0.1, 0.8, 0.1], [0.1, 0.8, 0.1])]
-    agreement = compare(reference, found)
-    assert agreement.num_positions == 2
-    assert agreement.top1_agreement == 0.5
+    reference = log([0.5, 0.25, 0.25], [0.1, 0.8, 0.1])
+    found = log([0.1, 0.8, 0.1], [0.1, 0.8, 0.1])
+    meter = measured(reference, found)
+    assert meter.num_positions == 2
+    assert meter.top1_agreement == 0.5
     kl = 0.5 * np.log(0.5 / 0.1) + 0.25 * np.log(0.25 / 0.8) + 0.25 * np.log(0.25 / 0.1)
-    assert agreement.mean_kl == pytest.approx(kl / 2, rel=1e-5)
-    assert agreement.max_logit_error == pytest.approx(np.log(5), rel=1e-5)
-    assert agreement.mean_logit_error == pytest.approx(np.log([5, 3.2, 2.5]).sum() / 6, rel=1e-5)
-    distance = np.linalg.norm(found[0] - reference[0]) / np.linalg.norm(reference[0])
-    assert agreement.relative_logit_error == pytest.approx(distance, rel=1e-5)
+    assert meter.mean_kl == pytest.approx(kl / 2, rel=1e-5)
+    assert meter.max_logit_error == pytest.approx(np.log(5), rel=1e-5)
+    assert meter.mean_logit_error == pytest.approx(np.log([5, 3.2, 2.5]).sum() / 6, rel=1e-5)
+    distance = np.linalg.norm(found - reference) / np.linalg.norm(reference)
+    assert meter.relative_logit_error == pytest.approx(distance, rel=1e-5)
+
+
+def test_positions_added_in_parts_count_as_much_as_in_one_piece():
+    reference, found = np.random.default_rng(0).standard_normal((2, 6, 9)).astype(np.float32)
+    whole, parts = measured(reference, found), measured(reference[:2], found[:2])
+    parts.add(reference[2:], found[2:])
+    for name in ("num_positions", "top1_agreement", "mean_kl", "relative_logit_error"):
+        assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-6)
 
 
 def test_equal_logits_agree_entirely():
-    logits = [np.random.default_rng(0).standard_normal((5, 9)).astype(np.float32)]
-    agreement = compare(logits, [logits[0].copy()])
-    assert (agreement.top1_agreement, agreement.mean_kl, agreement.max_logit_error) == (1, 0, 0)
+    logits = np.random.default_rng(0).standard_normal((5, 9)).astype(np.float32)
+    meter = measured(logits, logits.copy())
+    assert (meter.top1_agreement, meter.mean_kl, meter.max_logit_error) == (1, 0, 0)
 
 
 def test_a_shift_of_all_logits_changes_no_probability():
-    logits = [np.random.default_rng(0).standard_normal((5, 9)).astype(np.float32)]
-    agreement = compare(logits, [logits[0] + 3])
-    assert agreement.mean_kl == pytest.approx(0, abs=1e-6)
-    assert agreement.max_logit_error == pytest.approx(3, rel=1e-5)
+    logits = np.random.default_rng(0).standard_normal((5, 9)).astype(np.float32)
+    meter = measured(logits, logits + 3)
+    assert meter.mean_kl == pytest.approx(0, abs=1e-6)
+    assert meter.max_logit_error == pytest.approx(3, rel=1e-5)
 
 
 def test_untrained_is_who_is_surprised_and_undecided():
     rng = np.random.default_rng(0)
-    token_ids = [rng.integers(0, 500, 60).tolist()]
+    token_ids = rng.integers(0, 500, 60).tolist()
     noise = rng.standard_normal((60, 500)).astype(np.float32)
-    assert is_untrained(token_ids, [noise])
     knowing = noise.copy()
-    knowing[np.arange(59), token_ids[0][1:]] += 8
-    assert not is_untrained(token_ids, [knowing])
-    assert not is_untrained(token_ids, [noise * 10]), "decided, though wrong"
+    knowing[np.arange(59), token_ids[1:]] += 8
+    verdicts = {}
+    for name, logits in {"noise": noise, "knowing": knowing, "decided": noise * 10}.items():
+        detector = TrainingDetector()
+        detector.add(token_ids, logits)
+        verdicts[name] = detector.is_untrained
+    assert verdicts == {"noise": True, "knowing": False, "decided": False}
 
 
-def test_prompts_are_cut_and_never_empty(checkpoint):
-    prompts = tokenize_prompts(checkpoint("qwen3") / "tokenizer.json", 256)
-    assert len(prompts) == len(PROMPTS)
-    assert all(2 <= len(ids) <= MAX_PROMPT_TOKENS for ids in prompts)
-    short = tokenize_prompts(checkpoint("qwen3") / "tokenizer.json", 16)
-    assert all(len(ids) <= 16 for ids in short)
+def test_questions_are_put_in_the_chat_format_of_the_checkpoint(compiled, checkpoint):
+    folder = compiled(checkpoint("qwen3")).folder
+    prompts = read_prompts(folder, 100)
+    assert len(prompts) == len(QUESTIONS)
+    texts = [build_tokenizer().decode(ids, skip_special_tokens=False) for ids in prompts]
+    assert texts[0] == "<|im_start|>user\nWhat is 3 + 4?<|im_end|>\n<|im_start|>assistant\n"
+    assert read_prompts(folder, 8) == [ids[-8:] for ids in prompts]
 
 
-def test_the_chat_prompt_is_read_as_special_tokens(checkpoint):
-    start = build_tokenizer().token_to_id("<|im_start|>")
-    prompts = tokenize_prompts(checkpoint("qwen3") / "tokenizer.json", 256)
-    assert sum(ids.count(start) for ids in prompts) > 1
+@pytest.mark.parametrize(
+    "template", [None, "{{ raise_exception('tools are missing') }}", "{% if %}"]
+)
+def test_a_template_that_cannot_be_used_is_replaced_by_chatml(compiled, own_checkpoint, template):
+    checkpoint = own_checkpoint("qwen3")
+    expected = read_prompts(compiled(checkpoint).folder, 100)
+    (checkpoint / "chat_template.jinja").unlink()
+    if template is not None:
+        (checkpoint / "chat_template.jinja").write_text(template)
+    assert read_prompts(compiled(checkpoint).folder, 100) == expected
+
+
+def test_a_template_has_what_published_ones_use_and_reaches_nothing_else(compiled, own_checkpoint):
+    checkpoint = own_checkpoint("qwen3")
+    template = (
+        "{%- for m in messages %}{%- if loop.index > 1 %}{%- break %}{%- endif %}"
+        "{{ {'b': m.content} | tojson }}{{ strftime_now('%Y')[:2] }}{%- endfor %}"
+    )
+    (checkpoint / "chat_template.jinja").write_text(template)
+    prompts = read_prompts(compiled(checkpoint).folder, 100)
+    assert build_tokenizer().decode(prompts[0]) == '{"b": "What is 3 + 4?"}20'
+    (checkpoint / "chat_template.jinja").write_text("{{ messages.__class__.__mro__ }}")
+    assert "<|im_start|>" in build_tokenizer().decode(
+        read_prompts(compiled(checkpoint).folder, 100)[0], skip_special_tokens=False
+    )
+
+
+def test_answers_are_greedy_and_end_with_the_end_token(compiled, checkpoint):
+    engine = compiled(checkpoint("qwen2.5"), precision="fp32")
+    spec = read_manifest(engine.folder).chat
+    prompts = [[5, 6, 7], [8, 9], [10]]
+    answers = greedy_answers(engine.folder, spec, prompts)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        assert answer.prompt_ids == prompt
+        assert len(answer.answer_ids) == len(answer.logits) == MAX_ANSWER_TOKENS
+        logits = engine.decoder.prefill(0, prompt + answer.answer_ids[:-1])[len(prompt) - 1 :]
+        assert np.abs(logits[:, : spec.num_tokens] - answer.logits).max() < 1e-4
+        assert logits[:, : spec.num_tokens].argmax(-1).tolist() == answer.answer_ids
+
+    end = answers[0].answer_ids[3]
+    stopping = msgspec.structs.replace(spec, eos_token_ids=(end,))
+    for before, after in zip(
+        answers, greedy_answers(engine.folder, stopping, prompts), strict=True
+    ):
+        length = [*before.answer_ids, end].index(end) + 1
+        assert after.answer_ids == before.answer_ids[:length]
+
+
+def test_a_context_too_short_for_the_questions_is_verified_on_their_ends(compiled, checkpoint):
+    engine = compiled(checkpoint("qwen2.5"), precision="int8", max_context=12)
+    config = VerifyConfig(
+        engine_dir=engine.folder, checkpoint_path=engine.checkpoint, reference="fp32"
+    )
+    report = verify(read_manifest(engine.folder), config).report
+    assert report.num_tokens == len(QUESTIONS) * 7
+    assert report.relative_logit_error < 0.05
 
 
 @pytest.mark.parametrize("reference", ["transformers", "fp32"])
