@@ -39,7 +39,7 @@ class Operation:
     needs_key: bool = True
 
 
-_GENERATION_FAILURES = (400, 404, 413, 415, 429, 500, 503)
+_GENERATION_FAILURES = (400, 404, 413, 415, 429, 500, 503, 504)
 
 OPERATIONS = (
     Operation(
@@ -96,6 +96,7 @@ _REASONS = {
     429: "The queue is full; try again after Retry-After seconds",
     500: "The server failed",
     503: "The server is shutting down or an engine has stopped",
+    504: "The answer took longer than the server allows",
 }
 
 
