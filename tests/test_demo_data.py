@@ -112,7 +112,9 @@ def test_arguments_of_a_call_stand_in_the_request(chats: list[Example]) -> None:
         request = example.messages[-2]["content"].lower()
         for call in example.messages[-1]["tool_calls"]:
             for value in call["function"]["arguments"].values():
-                assert str(value).lower() in request
+                said = {True: ("true", "on"), False: ("false", "off")}
+                spoken = said[value] if isinstance(value, bool) else (str(value).lower(),)
+                assert any(one in request for one in spoken)
 
 
 def test_offered_tools_are_rendered_as_json_lines(chats: list[Example]) -> None:

@@ -41,7 +41,7 @@ _SKILLS: dict[str, int] = {
     "tool dialogue": 3,
     "no tool": 5,
     "missing tool": 3,
-    "text": 2,
+    "text": 3,
 }
 SKILLS = (*_SKILLS, "long")
 THINKING_SHARE = 0.25

@@ -110,10 +110,13 @@ def number_question(rng: Random) -> Turn:
 
 
 def counting(rng: Random) -> Turn:
-    start = rng.randint(0, 12)
+    start = rng.choice((1, 1, rng.randint(0, 12)))
     numbers = [str(n) for n in range(start, start + rng.randint(3, 9))]
     listed = ", ".join(numbers)
     prompt = rng.choice(_COUNT).format(numbers[0], numbers[-1])
+    if start == 1 and rng.random() < 0.6:
+        last = rng.choice((numbers[-1], NUMBER_WORDS[int(numbers[-1])]))
+        prompt = rng.choice(("Count to {0}.", "Can you count to {0}?")).format(last)
     reasoning = f"I start at {numbers[0]} and stop at {numbers[-1]}."
     return Turn("arithmetic", dress(rng, prompt), f"{listed}.", "", reasoning, expect=(listed,))
 

@@ -23,9 +23,18 @@ def _unknown(rng: Random) -> Turn:
     return Turn("chat", dress(rng, prompt), UNKNOWN, "I do not know.", reasoning, expect=(UNKNOWN,))
 
 
+def _greet(rng: Random) -> Turn:
+    name = words.person(rng)
+    prompt, answer = rng.choice(_TABLES["greet"]).format(n=name), f"Hello, {name}!"
+    return Turn("chat", prompt, answer, answer, f"I greet {name}.", expect=(answer,))
+
+
 def draw(rng: Random) -> Turn:
-    if rng.random() < 0.22:
+    roll = rng.random()
+    if roll < 0.25:
         return _unknown(rng)
+    if roll < 0.29:
+        return _greet(rng)
     entry = rng.choice(_TABLES["talk"])
     return Turn(
         "chat",

@@ -11,9 +11,18 @@ CHOICES = {
     "currency": ("EUR", "USD", "GBP", "JPY", "CHF", "SEK"),
     "cuisine": ("Italian", "Chinese", "Indian", "Greek", "Thai", "Mexican"),
     "room": ("kitchen", "bedroom", "bathroom", "garage", "office", "hall", "cellar"),
+    "size": ("small", "medium", "large"),
+    "level": ("low", "middle", "high"),
+    "mode": ("fast", "slow", "quiet"),
     "day": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
 }
-JSON_TYPE = {"small": "integer", "integer": "integer", "number": "number", "boolean": "boolean"}
+JSON_TYPE = {
+    "small": "integer",
+    "integer": "integer",
+    "number": "number",
+    "boolean": "boolean",
+    "switch": "boolean",
+}
 _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 
 
@@ -29,7 +38,7 @@ def draw_value(rng: Random, kind: str) -> Any:
         return rng.randint(0, rng.choice((20, 100, 1000, 9999)))
     if kind == "number":
         return rng.randint(0, 400) / rng.choice((2, 4, 10))
-    if kind == "boolean":
+    if kind in ("boolean", "switch"):
         return rng.random() < 0.5
     return _code(rng, kind)
 
@@ -49,6 +58,8 @@ def _code(rng: Random, kind: str) -> str:
     raise ValueError(f"kind is {kind!r}, which no parameter may have")
 
 
-def spoken(value: Any) -> str:
-    """The value as it stands in a sentence."""
+def spoken(value: Any, kind: str = "") -> str:
+    """The value as it stands in a sentence; a switch is on or off."""
+    if kind == "switch":
+        return "on" if value else "off"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -68,7 +68,7 @@ def _schema(
 
 def _property(rng: Random, kind: str, description: str) -> dict[str, Any]:
     entry: dict[str, Any] = {"type": JSON_TYPE.get(kind, "string")}
-    if kind == "unit" or (kind in CHOICES and rng.random() < 0.3):
+    if kind in ("unit", "size", "level", "mode") or (kind in CHOICES and rng.random() < 0.3):
         entry["enum"] = list(CHOICES[kind])
     if description and rng.random() < 0.75:
         entry["description"] = description + rng.choice(("", "."))
@@ -97,7 +97,7 @@ def daily(rng: Random, unseen: bool = False) -> Call:
         key = rng.choice(parameter["names"]) if rng.random() < 0.9 else words.made_up(rng)
         value = draw_value(rng, parameter["kind"])
         properties[key] = _property(rng, parameter["kind"], parameter["description"])
-        values.append(spoken(value))
+        values.append(spoken(value, parameter["kind"]))
         if f"{{{i}}}" in ask:
             arguments[key] = value
     name, description = _daily_name(rng, entry["names"]), entry["description"]
@@ -161,7 +161,14 @@ def random_tool(rng: Random) -> Call:
     said = [(key, spoken(value)) for key, value in arguments.items()]
     if rng.random() < 0.3:
         said.reverse()
-    request = rng.choice(("{0} the {1}", "{0} a {1}", "{0} {1}")).format(verb, noun)
+    described = noun
+    if rng.random() < 0.15:
+        key = rng.choice(("size", "level", "mode"))
+        properties[key] = _property(rng, key, "")
+        arguments[key] = draw_value(rng, key)
+        described = f"{arguments[key]} {noun}"
+        said = [pair for pair in said if pair[0] != key]
+    request = rng.choice(("{0} the {1}", "{0} a {1}", "{0} {1}")).format(verb, described)
     request = rng.choice(_ASK).format(request + _clause(rng, said))
     description = rng.choice(("{0} a {1}.", "{0} the {1}", "{0} {1}s.")).format(verb.title(), noun)
     name = _random_name(rng, verb, noun)
