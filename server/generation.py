@@ -85,8 +85,9 @@ class Generation:
 
     @property
     def finish_reason(self) -> str:
-        """That of the first answer; `abort` while it is not complete."""
-        return next(iter(self.answers.values())).finish_reason or "abort"
+        """That of the first answer, or `abort` while not all are complete."""
+        first = next(iter(self.answers.values()))
+        return (first.finish_reason if self.is_complete else None) or "abort"
 
     @property
     def is_complete(self) -> bool:

@@ -71,17 +71,14 @@ class ChatTemplate:
         if continue_final_message:
             last = messages[-1]
             messages = [*messages[:-1], last | {"content": f"{last['content']}{_CUT} "}]
+        given = {
+            "messages": messages,
+            "tools": tools,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+        }
         try:
-            text = self._template.render(
-                self._special_tokens
-                | dict(variables or {})
-                | {
-                    "messages": messages,
-                    "tools": tools,
-                    "documents": None,
-                    "add_generation_prompt": add_generation_prompt,
-                }
-            )
+            text = self._template.render(self._special_tokens | dict(variables or {}) | given)
         except Exception as error:  # a template can fail in any way on messages it was not made for
             raise InvalidRequest(
                 f"the model's chat template cannot render these messages: {error}", "messages"

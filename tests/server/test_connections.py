@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 
 import pytest
 
@@ -19,6 +18,7 @@ from tests.server.conversation import (
     said,
     with_app,
 )
+from tests.server.workers import until
 
 BODIES = {
     "streamed chat": (CHAT_PATH, said({"stream": True})),
@@ -72,13 +72,6 @@ class Connection:
     def events(self):
         lines = self.body.decode().split("\n\n")
         return [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
-
-
-async def until(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "waited for nothing"
-        await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)

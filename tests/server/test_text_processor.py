@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engines.errors import EngineCorrupt, EngineIncompatible, InvalidRequest
+from engines.errors import InvalidRequest
 from server.text.processor import TextProcessor
-from tests.checkpoints import ADDED_TOKENS, CHAT_TEMPLATE, SPECIAL_TOKENS, edit_json
+from tests.checkpoints import ADDED_TOKENS, SPECIAL_TOKENS
 from tests.server.fakes import write_text_files
 
 DEMO = Path(__file__).parents[2] / "demos" / "demo-chat"
@@ -183,126 +183,9 @@ def test_a_final_message_can_be_continued(text, reference):
     assert text.decode(ids).endswith("One, two ")
 
 
-def test_a_trimming_template_can_be_continued_too(tmp_path):
-    template = "{% for message in messages %}{{ message.content | trim }}<|im_end|>{% endfor %}"
-    text = TextProcessor.load(write_text_files(tmp_path, template))
-    ids = text.encode_chat(
-        [{"role": "assistant", "content": "One, "}],
-        add_generation_prompt=False,
-        continue_final_message=True,
-    )
-    assert text.decode(ids) == "One,"
-
-
-def test_a_template_that_drops_the_content_cannot_be_continued(tmp_path):
-    text = TextProcessor.load(write_text_files(tmp_path, "nothing"))
-    with pytest.raises(InvalidRequest, match="leaves out the content") as caught:
-        text.encode_chat([{"role": "assistant", "content": "a"}], continue_final_message=True)
-    assert caught.value.param == "continue_final_message"
-
-
-def test_what_a_template_refuses_is_an_invalid_request(tmp_path):
-    text = TextProcessor.load(write_text_files(tmp_path, "{{ raise_exception('no users here') }}"))
-    with pytest.raises(InvalidRequest, match="no users here") as caught:
-        text.encode_chat([{"role": "user", "content": "a"}])
-    assert caught.value.param == "messages"
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{ messages[0].content + 1 }}",
-        "{{ messages.append(1) }}",
-        "{{ ''.__class__.__mro__ }}{{ nothing.at.all }}",
-        "{% for i in range(10000000) %}{% endfor %}",
-    ],
-)
-def test_a_template_that_breaks_is_an_invalid_request(tmp_path, template):
-    text = TextProcessor.load(write_text_files(tmp_path, template))
-    with pytest.raises(InvalidRequest, match="chat template cannot render"):
-        text.encode_chat([{"role": "user", "content": "a"}])
-
-
-def test_the_template_finds_what_templates_on_hubs_use(tmp_path):
-    template = """
-    {%- for message in messages %}
-        {%- if loop.index > 1 %}{% break %}{% endif %}
-        {%- generation %}{{ message.content }}{% endgeneration %}
-    {%- endfor %}
-    {{- eos_token }}{{ strftime_now('%Y')|length }}{{ {'a': '<é>'}|tojson }}"""
-    text = TextProcessor.load(write_text_files(tmp_path, template))
-    ids = text.encode_chat([{"role": "user", "content": "one"}, {"role": "user", "content": "two"}])
-    assert text.decode(ids) == 'one<|im_end|>4{"a": "<é>"}'
-    assert text.tokenizer.special_tokens["<|im_end|>"] in ids
-
-
 def test_data_nested_too_deeply_is_an_invalid_request(text):
     nested: object = "x"
     for _ in range(100):
         nested = [nested]
     with pytest.raises(InvalidRequest, match="nested deeper than 64"):
         text.encode_chat([{"role": "user", "content": "a"}], tools=[{"deep": nested}])
-
-
-def test_an_engine_without_a_template_does_not_chat(tmp_path):
-    text = TextProcessor.load(write_text_files(tmp_path, None))
-    with pytest.raises(InvalidRequest, match="no chat template"):
-        text.encode_chat([{"role": "user", "content": "a"}])
-    assert text.encode_prompt("a")
-
-
-def test_tokens_that_only_the_configuration_names_are_added(tmp_path):
-    folder = write_text_files(tmp_path)
-    known = TextProcessor.load(folder).tokenizer.vocab_size
-    token = {"content": "<|late|>", "special": True, "normalized": False}
-    edit_json(folder / "tokenizer_config.json", added_tokens_decoder={str(known): token})
-    text = TextProcessor.load(folder)
-    assert text.encode_prompt("a<|late|>")[-1] == known
-    token["content"] = "<|later|>"
-    edit_json(folder / "tokenizer_config.json", added_tokens_decoder={"9999": token})
-    with pytest.raises(EngineIncompatible, match="the id 9999, but"):
-        TextProcessor.load(folder)
-
-
-def test_text_files_that_cannot_be_used_are_named(tmp_path):
-    folder = write_text_files(tmp_path, "{% if %}")
-    with pytest.raises(EngineCorrupt, match="not valid Jinja"):
-        TextProcessor.load(folder)
-    (folder / "chat_template.jinja").write_bytes(b"\xff")
-    with pytest.raises(EngineCorrupt, match="not UTF-8"):
-        TextProcessor.load(folder)
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(EngineCorrupt, match="not a JSON object"):
-        TextProcessor.load(folder)
-    (folder / "tokenizer_config.json").unlink()
-    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(EngineCorrupt, match=r"tokenizer\.json cannot be read"):
-        TextProcessor.load(folder)
-
-
-def test_only_byte_level_tokenizers_are_taken(tmp_path):
-    folder = write_text_files(tmp_path)
-    edit_json(folder / "tokenizer.json", decoder={"type": "Fuse"})
-    with pytest.raises(EngineIncompatible, match="only byte-level BPE"):
-        TextProcessor.load(folder)
-
-
-@pytest.mark.parametrize(
-    ("config", "name", "expected"),
-    [
-        ('{"temperature": 0.7, "do_sample": true}', "temperature", 0.7),
-        ('{"do_sample": false, "top_p": 0.8}', "temperature", 0.0),
-        ('{"top_k": 20, "transformers_version": "5"}', "top_k", 20),
-        ("{}", "min_p", None),
-    ],
-)
-def test_sampling_defaults_come_from_the_generation_config(tmp_path, config, name, expected):
-    text = TextProcessor.load(write_text_files(tmp_path, generation_config=config))
-    assert text.generation_config.default(name) == expected
-
-
-@pytest.mark.parametrize("config", ['{"top_p": 3}', '{"top_k": "a"}', "{"])
-def test_a_generation_config_that_cannot_be_used_is_named(tmp_path, config):
-    with pytest.raises(EngineCorrupt, match=r"generation_config\.json cannot be used"):
-        TextProcessor.load(write_text_files(tmp_path, generation_config=config))
