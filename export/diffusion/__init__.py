@@ -1,0 +1,1 @@
+"""Components of diffusion pipelines, drawn without torch: text encoders, UNet, autoencoder."""

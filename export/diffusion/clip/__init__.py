@@ -1,0 +1,1 @@
+"""The text encoders, `CLIPTextModel` with and without a projection."""

@@ -1,0 +1,182 @@
+"""The layers that all components are made of, emitted by the names of their tensors.
+
+Images are [B, C, H, W]; rows are their pixels as a sequence, [B, H * W, C]. Nodes are named after
+the module that they come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from export.graph import CONTRIB, GraphBuilder
+from export.linear import LinearEmitter, Projection
+from export.precision import LayoutChooser
+from export.tensor_files import TensorFiles
+
+Advance = Callable[[str], None]  # told each part of a component that is done
+
+SAME_3X3 = (1, 1, 1, 1)  # top, left, bottom, right
+
+
+class LayerEmitter:
+    """Writes the weights of layers and emits their nodes.
+
+    Args:
+        graph: Takes the nodes.
+        tensors: The component's tensors.
+        precision: Decides the layout of each convolution and matrix multiplication.
+    """
+
+    def __init__(self, graph: GraphBuilder, tensors: TensorFiles, precision: LayoutChooser) -> None:
+        self.graph = graph
+        self._tensors = tensors
+        self._precision = precision
+        self._linear = LinearEmitter(graph, tensors, precision, None)
+
+    def weight(self, tensor: str, shape: tuple[int, ...] | None = None) -> ir.Value:
+        """A tensor as it is stored, or in another shape."""
+        array = self._tensors.read(tensor)
+        return self.graph.weight(tensor, array if shape is None else array.reshape(shape))
+
+    def convolution(
+        self,
+        x: ir.Value,
+        name: str,
+        *,
+        stride: int = 1,
+        pads: tuple[int, int, int, int] = SAME_3X3,
+    ) -> ir.Value:
+        """[B, C, H, W] -> [B, N, H', W']; `pads` are those of top, left, bottom and right.
+
+        Raises:
+            ValueError: The node is to have a layout that convolutions do not have.
+        """
+        layout = self._precision.layout(name)
+        if layout != "fp32":
+            raise ValueError(f"{name} is a convolution, which can be fp32, not {layout}")
+        kernel = self._tensors.shape(f"{name}.weight")[2:]
+        return self.graph.op(
+            "Conv",
+            [x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")],
+            name,
+            kernel_shape=list(kernel),
+            pads=list(pads),
+            strides=[stride, stride],
+        )
+
+    def pointwise_convolution(self, x: ir.Value, name: str) -> ir.Value:
+        """A kernel of one pixel, [B, C, H, W] -> [B, N, H, W]."""
+        return self.convolution(x, name, pads=(0, 0, 0, 0))
+
+    def linear(self, x: ir.Value, name: str, *, bias: bool = True) -> ir.Value:
+        """[..., K] -> [..., N]."""
+        biases = (f"{name}.bias",) if bias else ()
+        return self._linear.emit(x, Projection(name, (f"{name}.weight",), biases))
+
+    def group_norm(self, x: ir.Value, name: str, num_groups: int, epsilon: float) -> ir.Value:
+        """Normalize groups of channels, [B, C, H, W] in and out.
+
+        com.microsoft's GroupNorm has no kernel for the CPU, and GroupNormalization is taken apart
+        into more passes than these: on the CPU this is the fastest form, by 1.1 to 10 times.
+        """
+        graph, channels = self.graph, self._tensors.shape(f"{name}.weight")[0]
+        by_group = graph.constant(f"by_{num_groups}_groups", np.array([0, num_groups, -1]))
+        normalized = graph.op(
+            "InstanceNormalization",
+            [
+                graph.op("Reshape", [x, by_group], f"{name}.by_group"),  # [B, G, C / G * H * W]
+                graph.constant(f"ones_{num_groups}", np.ones(num_groups, np.float32)),
+                graph.constant(f"zeros_{num_groups}", np.zeros(num_groups, np.float32)),
+            ],
+            f"{name}.normalized",
+            epsilon=epsilon,
+        )
+        image = graph.op("Reshape", [normalized, self.shape_of(x, name)], f"{name}.image")
+        per_channel = (channels, 1, 1)
+        scaled = graph.op(
+            "Mul", [image, self.weight(f"{name}.weight", per_channel)], f"{name}.scaled"
+        )
+        return graph.op("Add", [scaled, self.weight(f"{name}.bias", per_channel)], name)
+
+    def layer_norm(self, x: ir.Value, name: str, epsilon: float) -> ir.Value:
+        """Normalize the last axis."""
+        return self.graph.op(
+            "LayerNormalization",
+            [x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")],
+            name,
+            axis=-1,
+            epsilon=epsilon,
+        )
+
+    def add_and_norm(
+        self, x: ir.Value, bias: str, residual: ir.Value, name: str, epsilon: float
+    ) -> tuple[ir.Value, ir.Value]:
+        """The sum of all three, normalized, and the sum itself as the next residual."""
+        normed, _, _, total = self.graph.ops(
+            "SkipLayerNormalization",
+            [
+                x,
+                residual,
+                self.weight(f"{name}.weight"),
+                self.weight(f"{name}.bias"),
+                self.weight(bias),
+            ],
+            [name, "", "", f"{name}.residual"],
+            domain=CONTRIB,
+            epsilon=epsilon,
+        )
+        return normed, total
+
+    def silu(self, x: ir.Value) -> ir.Value:
+        return self.quick_gelu(x, "silu", alpha=1.0)
+
+    def quick_gelu(self, x: ir.Value, name: str, alpha: float) -> ir.Value:
+        """x * sigmoid(alpha * x); with alpha = 1 that is SiLU, in one node instead of two."""
+        return self.graph.op("QuickGelu", [x], f"{x.name}.{name}", domain=CONTRIB, alpha=alpha)
+
+    def gelu(self, x: ir.Value) -> ir.Value:
+        """The exact form, by the error function."""
+        return self.graph.op("Gelu", [x], f"{x.name}.gelu")
+
+    def attention(
+        self,
+        query: ir.Value,
+        key: ir.Value,
+        value: ir.Value,
+        name: str,
+        num_heads: int,
+        *,
+        is_causal: bool = False,
+    ) -> ir.Value:
+        """Queries [B, S, C] over keys and values [B, T, C] -> [B, S, C]."""
+        return self.graph.op(
+            "MultiHeadAttention",
+            [query, key, value],
+            f"{name}.heads",
+            domain=CONTRIB,
+            num_heads=num_heads,
+            unidirectional=int(is_causal),
+        )
+
+    def image_to_rows(self, image: ir.Value, name: str) -> ir.Value:
+        """[B, C, H, W] -> [B, H * W, C]."""
+        graph = self.graph
+        flat_pixels = graph.constant("flat_pixels", np.array([0, 0, -1]))
+        channels_first = graph.op("Reshape", [image, flat_pixels], f"{name}.pixels")
+        return graph.op("Transpose", [channels_first], f"{name}.rows", perm=[0, 2, 1])
+
+    def rows_to_image(self, rows: ir.Value, image: ir.Value, name: str) -> ir.Value:
+        """[B, H * W, C] -> the shape of `image`, [B, C, H, W]."""
+        channels_first = self.graph.op("Transpose", [rows], f"{name}.channels", perm=[0, 2, 1])
+        return self.graph.op(
+            "Reshape", [channels_first, self.shape_of(image, name)], f"{name}.image"
+        )
+
+    def shape_of(self, x: ir.Value, name: str) -> ir.Value:
+        return self.graph.op("Shape", [x], f"{name}.shape")
+
+    def add(self, x: ir.Value, y: ir.Value, name: str) -> ir.Value:
+        return self.graph.op("Add", [x, y], name)

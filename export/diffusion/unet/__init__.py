@@ -1,0 +1,1 @@
+"""The UNet that removes noise, `UNet2DConditionModel`."""

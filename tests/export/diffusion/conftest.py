@@ -1,0 +1,37 @@
+"""Tiny pipelines, their compiled graphs and single components, made once a session."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from export.diffusion.checkpoint import open_diffusion_checkpoint
+from export.diffusion.compile import compile_component, plan_graphs
+from export.precision import UniformPrecision
+from tests.export.diffusion.tiny_pipelines import PIPELINES
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`pipeline("sd15")`: the folder of a checkpoint that is not to be changed."""
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            made[name] = PIPELINES[name](tmp_path_factory.mktemp("pipelines") / f"tiny-{name}")
+        return made[name]
+
+    return make
+
+
+@pytest.fixture
+def own_pipeline(pipeline: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    """The same as a copy that a test may damage."""
+
+    def make(name: str) -> Path:
+        return Path(shutil.copytree(pipeline(name), tmp_path / f"tiny-{name}"))
+
+    return make
