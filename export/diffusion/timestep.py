@@ -32,7 +32,7 @@ class Sinusoids:
     def emit(self, layers: LayerEmitter, numbers: ir.Value, name: str) -> ir.Value:
         """[...] -> [..., width]."""
         graph = layers.graph
-        frequencies = graph.constant(f"{name}.frequencies", self._frequencies())  # [width / 2]
+        frequencies = graph.constant(f"{name}.frequencies", self.frequencies())  # [width / 2]
         last = graph.constant("last_axis", np.array([-1]))
         column = graph.op("Unsqueeze", [numbers, last], f"{name}.column")  # [..., 1]
         angles = graph.op("Mul", [column, frequencies], f"{name}.angles")
@@ -41,7 +41,8 @@ class Sinusoids:
             waves.reverse()
         return graph.op("Concat", list(waves), name, axis=-1)
 
-    def _frequencies(self) -> NDArray[np.float32]:
+    def frequencies(self) -> NDArray[np.float32]:
+        """[width / 2], from 1 down."""
         # As the reference rounds: a step late in the schedule is 999 times a frequency, so a
         # frequency that is off in its last bit turns the wave by 6e-5.
         num = self.width // 2

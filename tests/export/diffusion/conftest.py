@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from export.diffusion.checkpoint import open_diffusion_checkpoint
-from export.diffusion.compile import compile_component, plan_graphs
-from export.precision import UniformPrecision
 from tests.export.diffusion.tiny_pipelines import PIPELINES
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Layers this small take longer to share between threads than to compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

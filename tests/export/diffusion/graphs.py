@@ -24,7 +24,7 @@ class CompiledGraph:
 
     def __init__(self, path: Path) -> None:
         options = ort.SessionOptions()
-        options.intra_op_num_threads = 2
+        options.intra_op_num_threads = 1  # more would only wait for each other
         self.session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.inputs = {value.name: value.shape for value in self.session.get_inputs()}
         self.outputs = {value.name: value.shape for value in self.session.get_outputs()}
@@ -33,8 +33,7 @@ class CompiledGraph:
         feeds = {name: value.numpy() for name, value in inputs.items()}
         found = self.session.run(None, feeds)
         return {
-            name: torch.from_numpy(value)
-            for name, value in zip(self.outputs, found, strict=True)
+            name: torch.from_numpy(value) for name, value in zip(self.outputs, found, strict=True)
         }
 
 
@@ -61,9 +60,7 @@ def compile_module(
 ) -> CompiledGraph:
     """From a module to its compiled graph, through a checkpoint on the disk."""
     component = save_component(module, folder, kind.partition("_")[0])
-    graph = PipelineGraph(
-        name=kind, component=component.name, kind=kind, hidden_state=hidden_state
-    )
+    graph = PipelineGraph(name=kind, component=component.name, kind=kind, hidden_state=hidden_state)
     return compile_graph(plan_component(graph, component), folder, precision)
 
 
@@ -75,12 +72,10 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, tolerance=TOLERANC
     assert found.shape == expected.shape
     assert expected.std() > 0.1, "numbers this flat would agree whatever the graph does"
     error = (found - expected).abs().max().item()
-    assert error < tolerance * max(1.0, expected.abs().max().item()), error
+    assert error < tolerance, error
 
 
 def row_differences(batch: torch.Tensor) -> float:
     """The smallest of the largest differences between two rows: 0 where two are the same."""
     rows = batch.flatten(1).numpy()
-    return min(
-        float(np.abs(a - b).max()) for i, a in enumerate(rows) for b in rows[:i]
-    )
+    return min(float(np.abs(a - b).max()) for i, a in enumerate(rows) for b in rows[:i])
