@@ -1,0 +1,1 @@
+"""The image engine: requests, noise schedulers and the denoising step."""

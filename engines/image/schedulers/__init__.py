@@ -1,0 +1,1 @@
+"""Noise schedulers in numpy: one frozen schedule for an engine, one small stepper for a request."""
