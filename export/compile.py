@@ -11,7 +11,7 @@ from pathlib import Path
 from engines import __version__
 from engines.manifest import ChatSpec, FileEntry, Manifest, Source
 from export.checkpoint import Checkpoint
-from export.errors import CheckpointError
+from export.errors import CheckpointError, ExportError
 from export.graph import GraphBuilder
 from export.precision import Layout, NodePrecision, Override
 from export.progress import Progress
@@ -65,7 +65,7 @@ def plan_compilation(checkpoint: Checkpoint, options: CompileOptions) -> Compile
 
     Raises:
         CheckpointError: The checkpoint cannot be compiled.
-        ValueError: An option does not fit the checkpoint.
+        ExportError: An option does not fit the checkpoint.
     """
     config = read_decoder_config(checkpoint.config)
     check_tensors(config, checkpoint.tensors)
@@ -140,7 +140,7 @@ def _max_context(config: DecoderConfig, options: CompileOptions) -> int:
     longest = config.longest_context
     max_context = longest if options.max_context is None else options.max_context
     if max_context > longest:
-        raise ValueError(
+        raise ExportError(
             f"--max-context {max_context} is more than the {longest} positions that the model "
             "was made for"
         )

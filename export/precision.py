@@ -8,16 +8,19 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Literal, Protocol, get_args
 
+from export.errors import ExportError
+
 Layout = Literal["fp32", "int8", "int4"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
-# The head decides between near-equal tokens, and a row of the embedding is all that the model sees
-# of a token: neither goes below int8.
+# A row of the embedding is all that the model sees of a token, and only one is read for each: int8
+# costs no time. A head in int4 instead of int8 raises the demo's mean KL from 0.018 to 0.025, and
+# saves a quarter of what one stream reads for a token at the 0.5B shape.
 DEFAULTS: Mapping[Layout, Mapping[str, Layout]] = MappingProxyType(
     {
         "fp32": {"embedding": "fp32", "attention": "fp32", "mlp": "fp32", "head": "fp32"},
         "int8": {"embedding": "int8", "attention": "int8", "mlp": "int8", "head": "int8"},
-        "int4": {"embedding": "int8", "attention": "int4", "mlp": "int4", "head": "int8"},
+        "int4": {"embedding": "int8", "attention": "int4", "mlp": "int4", "head": "int4"},
     }
 )
 
@@ -73,17 +76,17 @@ class NodePrecision:
         """Refuse an override that no node answers to, or that a node cannot have.
 
         Raises:
-            ValueError: It names the override.
+            ExportError: It names the override.
         """
         for override in self.overrides:
             matched = [node for node in nodes if override.matches(node)]
             if not matched:
-                raise ValueError(
+                raise ExportError(
                     f"--override {override.pattern}={override.layout} matches no node: name "
                     "embedding, head, attention, mlp, or for example down or layers.0"
                 )
         if self.layout("embedding") == "int4":
-            raise ValueError("the embedding can be fp32 or int8, not int4: see --override")
+            raise ExportError("the embedding can be fp32 or int8, not int4: see --override")
 
     def describe(self, nodes: list[str]) -> dict[str, str]:
         """Node class -> layout for the manifest, then the nodes that differ from their class."""

