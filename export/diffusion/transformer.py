@@ -84,22 +84,19 @@ class SpatialTransformer:
         self, layers: LayerEmitter, rows: ir.Value, context: ir.Value, block: str
     ) -> ir.Value:
         normed = layers.layer_norm(rows, f"{block}.norm1", LAYER_NORM_EPSILON)
-        attended, bias = self._attend(layers, normed, normed, f"{block}.attn1")
-        normed, rows = layers.add_and_norm(
-            attended, bias, rows, f"{block}.norm2", LAYER_NORM_EPSILON
-        )
-        attended, bias = self._attend(layers, normed, context, f"{block}.attn2")
-        normed, rows = layers.add_and_norm(
-            attended, bias, rows, f"{block}.norm3", LAYER_NORM_EPSILON
-        )
+        attended = self._attend(layers, normed, normed, f"{block}.attn1")
+        rows = layers.add(attended, rows, f"{block}.attn1.sum")
+        normed = layers.layer_norm(rows, f"{block}.norm2", LAYER_NORM_EPSILON)
+        attended = self._attend(layers, normed, context, f"{block}.attn2")
+        rows = layers.add(attended, rows, f"{block}.attn2.sum")
+        normed = layers.layer_norm(rows, f"{block}.norm3", LAYER_NORM_EPSILON)
         hidden, gate = (layers.linear(normed, f"{block}.{half}") for half in GEGLU_HALVES)
         gated = layers.graph.op("Mul", [hidden, layers.gelu(gate)], f"{block}.gated")
         return layers.add(layers.linear(gated, f"{block}.ff.net.2"), rows, f"{block}.sum")
 
     def _attend(
         self, layers: LayerEmitter, rows: ir.Value, context: ir.Value, name: str
-    ) -> tuple[ir.Value, str]:
-        """What the heads read, projected; the name of the bias that is yet to be added."""
+    ) -> ir.Value:
         heads = layers.attention(
             layers.linear(rows, f"{name}.to_q", bias=False),
             layers.linear(context, f"{name}.to_k", bias=False),
@@ -107,4 +104,4 @@ class SpatialTransformer:
             name,
             self.num_heads,
         )
-        return layers.linear(heads, f"{name}.to_out.0", bias=False), f"{name}.to_out.0.bias"
+        return layers.linear(heads, f"{name}.to_out.0")

@@ -105,14 +105,9 @@ class TextEncoderEmitter:
         heads = layers.attention(
             query, key, value, f"{name}.self_attn", config.num_heads, is_causal=True
         )
-        output = f"{name}.self_attn.out_proj"
-        normed, rows = layers.add_and_norm(
-            layers.linear(heads, output, bias=False),
-            f"{output}.bias",
-            rows,
-            f"{name}.layer_norm2",
-            config.layer_norm_eps,
-        )
+        attended = layers.linear(heads, f"{name}.self_attn.out_proj")
+        rows = layers.add(attended, rows, f"{name}.self_attn.sum")
+        normed = layers.layer_norm(rows, f"{name}.layer_norm2", config.layer_norm_eps)
         hidden = self._activate(layers.linear(normed, f"{name}.mlp.fc1"))
         return layers.add(layers.linear(hidden, f"{name}.mlp.fc2"), rows, f"{name}.sum")
 
