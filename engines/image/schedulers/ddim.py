@@ -84,8 +84,8 @@ class DDIM(DiffusionStepper):
 class PNDM(DiffusionStepper):
     """Liu et al. 2022 (https://arxiv.org/abs/2202.09778), linear multistep from the first step on.
 
-    The transfer of equation 11, which is DDIM's, with a prediction blended from the last four. The
-    first two are blended by taking the first step twice, so a request has one step more than asked.
+    Its transfer from t to s is DDIM's, with a prediction blended from the last four. The first two
+    are blended by taking the first step twice, so a request has one step more than it asked for.
     """
 
     def __init__(self, settings: PNDMSettings, num_inference_steps: int) -> None:
@@ -115,10 +115,10 @@ class PNDM(DiffusionStepper):
             sample, self._first_sample = self._first_sample, None
             output = combine((0.5, output), (0.5, self._outputs[0]))
         else:
-            self._outputs = [output, *self._outputs[:3]]
+            self._outputs = [output.copy(), *self._outputs[:3]]
             weights = _MULTISTEP_WEIGHTS.get(len(self._outputs), (1.0,))
             if self._num_taken == 0:
-                self._first_sample = sample
+                self._first_sample = sample.copy()
             output = combine(*zip(weights, self._outputs, strict=True))
         self._num_taken += 1
         return self.transfer(output, timestep, target, sample)

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from engines.image.schedulers.flow_match import FlowShift
-from engines.image.schedulers.multistep import MultistepStepper, check_flow
+from engines.image.schedulers.multistep import LARGEST_FLOW, MultistepStepper, check_flow
 from engines.image.schedulers.settings import (
     Betas,
     FinalSigma,
@@ -142,6 +142,11 @@ def _diffusion_levels(
     else:
         # Where almost no signal is left, as at the end of a cosine schedule, lambda runs away.
         is_kept = -np.log(trained) >= settings.lambda_min_clipped
+        if not is_kept.any():
+            raise ValueError(
+                f"lambda_min_clipped is {settings.lambda_min_clipped}, but it must be at most "
+                f"{-math.log(trained[0]):.2f}, the largest of training"
+            )
         timesteps = space_timesteps(
             settings.timestep_spacing,
             num_inference_steps,
@@ -160,7 +165,8 @@ def _flow_levels(
     """Timesteps [num_steps] and shares of noise [num_steps + 1], from just below 1."""
     count = settings.betas.num_train_timesteps
     even = np.linspace(1 - 1 / count, 0, num_inference_steps + 1)[:-1]
-    sigmas = settings.flow.apply(even, settings.flow_shift, image_seq_len)
+    shifted = settings.flow.apply(even, settings.flow_shift, image_seq_len)
+    sigmas = np.minimum(shifted, LARGEST_FLOW)
     trained = trained_sigmas(cumulative_alphas(settings.betas))
     final = final_sigma(settings.final_sigmas_type, trained[0])
     return np.trunc(sigmas * count), with_final(sigmas, final)

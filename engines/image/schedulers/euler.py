@@ -58,7 +58,7 @@ class EulerAncestralSettings:
 
 
 class Euler(Stepper):
-    """Karras et al. 2022 (https://arxiv.org/abs/2206.00364), algorithm 1.
+    """Karras et al. 2022 (https://arxiv.org/abs/2206.00364), algorithm 1 of the first order.
 
     Samples are x = x0 + sigma * eps, so the model is given x / sqrt(sigma^2 + 1). A step follows
     the slope (x - x0) / sigma from one noise level to the next.

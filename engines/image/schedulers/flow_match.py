@@ -24,7 +24,7 @@ from engines.image.schedulers.tables import spread_sigmas, with_final
 class FlowShift:
     """How noise levels are shifted towards noise: by a constant, or by the size of the picture.
 
-    Esser et al. 2024 (https://arxiv.org/abs/2403.03206), section 5.3.2: a level s becomes
+    Esser et al. 2024 (https://arxiv.org/abs/2403.03206): for larger pictures a level s becomes
     a * s / (1 + (a - 1) * s). With `use_dynamic_shifting` a depends on the number of latent tokens:
     it is exp(mu), or mu for the type "linear", where mu is `base_shift` at `base_image_seq_len`,
     `max_shift` at `max_image_seq_len` and linear between and beyond. `shift_terminal` then

@@ -48,10 +48,10 @@ class LCMSettings:
 
 
 class LCM(DiffusionStepper):
-    """Luo et al. 2023 (https://arxiv.org/abs/2310.04378), algorithm 3 without the guidance.
+    """Luo et al. 2023 (https://arxiv.org/abs/2310.04378), multistep consistency sampling.
 
-    The consistency function of equation 9 gives f = c_skip * x + c_out * x0; every step but the
-    last puts new noise on it: x_s = alpha_s * f + sigma_s * z.
+    The consistency function gives f = c_skip * x + c_out * x0; every step but the last puts new
+    noise on it: x_s = alpha_s * f + sigma_s * z.
     """
 
     def __init__(self, settings: LCMSettings, num_inference_steps: int) -> None:

@@ -17,6 +17,8 @@ from engines.image.schedulers.stepper import (
     original_coefficients,
 )
 
+LARGEST_FLOW = 1 - 1e-6  # without any signal the log-SNR would be infinite
+
 
 @dataclass(frozen=True, slots=True)
 class NoiseLevel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -145,7 +145,7 @@ class NoiseSchedule:
         class_name, pinned = SHORT_NAMES.get(name, (name, {}))
         if class_name not in SCHEDULERS:
             raise ValueError(f"scheduler is {name!r}, but it must be one of: {self._names()}")
-        if class_name not in (_FLOW if self.is_flow else SCHEDULERS.keys() - (_FLOW - _MULTISTEP)):
+        if class_name not in self._fitting():
             predicted = "flow" if self.is_flow else "no flow"
             raise ValueError(
                 f"scheduler is {name!r}, but the model predicts {predicted}, so it must be one of: "
@@ -185,10 +185,13 @@ class NoiseSchedule:
             "flow_shift": self.config.get("shift", 1.0),
         }
 
+    def _fitting(self) -> Set[str]:
+        return _FLOW if self.is_flow else SCHEDULERS.keys() - (_FLOW - _MULTISTEP)
+
     def _names(self) -> str:
-        fitting = _FLOW if self.is_flow else SCHEDULERS.keys() - {"FlowMatchEulerDiscreteScheduler"}
         return ", ".join(
             short
             for short, (class_name, pinned) in SHORT_NAMES.items()
-            if class_name in fitting and not (self.is_flow and pinned.get("use_karras_sigmas"))
+            if class_name in self._fitting()
+            and not (self.is_flow and pinned.get("use_karras_sigmas"))
         )

@@ -59,7 +59,7 @@ class Stepper(ABC):
     def step(
         self, output: Sample, index: int, sample: Sample, noise: Sample | None = None
     ) -> Sample:
-        """Advance `sample` by one step; neither array is changed or kept for writing.
+        """Advance `sample` by one step; no array is changed, and the caller may reuse all of them.
 
         Args:
             output: What the model returned for `scale_input(sample, index)`.

@@ -139,10 +139,17 @@ def spread_sigmas(
     """Noise levels from highest to lowest, by rho = 7 or evenly by logarithm: [num_steps].
 
     Karras et al. 2022 (https://arxiv.org/abs/2206.00364), equation 5; for the logarithm Lu et al.
-    2022 (https://arxiv.org/abs/2206.00927), section 3.4.
+    2022 (https://arxiv.org/abs/2206.00927), uniform steps of lambda.
+
+    Raises:
+        ValueError: A bound of the settings is beyond the other end.
     """
     high = highest if spacing.sigma_max is None else spacing.sigma_max
     low = lowest if spacing.sigma_min is None else spacing.sigma_min
+    if low > high:
+        raise ValueError(
+            f"sigma_min is {low:g}, but it must be at most the largest noise level, {high:g}"
+        )
     if spacing.use_karras_sigmas:
         roots = np.linspace(
             high ** (1 / _KARRAS_RHO), low ** (1 / _KARRAS_RHO), num_inference_steps

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from engines.image.schedulers.flow_match import FlowShift
-from engines.image.schedulers.multistep import MultistepStepper, check_flow
+from engines.image.schedulers.multistep import LARGEST_FLOW, MultistepStepper, check_flow
 from engines.image.schedulers.settings import (
     Betas,
     FinalSigma,
@@ -34,8 +34,6 @@ from engines.image.schedulers.tables import (
     trained_sigmas,
     with_final,
 )
-
-_BELOW_ONE = 1e-6  # without any signal the half log-SNR would be infinite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +100,7 @@ class UniPC(MultistepStepper):
             sample = self._advance(self._last_sample, index - 1, self._last_order, original)
         num_known = min(len(self._originals) + 1, self._solver_order)
         self._originals = [original, *self._originals[: self._solver_order - 1]]
-        self._last_sample = sample
+        self._last_sample = sample.copy()
         self._last_order = min(num_known, self.num_steps - index)
         return self._advance(sample, index, self._last_order)
 
@@ -130,7 +128,7 @@ class UniPC(MultistepStepper):
         )
 
     def _solve(self, nodes: Sequence[float], h: float, scale: float) -> list[float]:
-        """The weights rho of the divided differences at `nodes`, equation 8 of the paper.
+        """The weights rho of the divided differences at `nodes`.
 
         A single one is 1 / 2, which is right to the order that is needed and more stable.
         """
@@ -175,6 +173,6 @@ def _flow_levels(
     count = settings.betas.num_train_timesteps
     even = np.linspace(1, 1 / count, num_inference_steps + 1)[:-1]
     sigmas = settings.flow.apply(even, settings.flow_shift, image_seq_len)
-    sigmas[0] = min(sigmas[0], 1 - _BELOW_ONE)
+    sigmas = np.minimum(sigmas, LARGEST_FLOW)
     final = final_sigma(settings.final_sigmas_type, sigmas[-1])
     return np.trunc(sigmas * count), with_final(sigmas, final)

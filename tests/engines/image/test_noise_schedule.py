@@ -273,6 +273,21 @@ def test_steps_that_would_leave_the_schedule_or_share_a_noise_level_are_refused(
         schedule.stepper(1000, scheduler="unipc")
 
 
+def test_bounds_that_leave_no_noise_level_are_refused():
+    for config, name, sentence in (
+        ({"sigma_min": 20.0}, "unipc", "sigma_min is 20, but it must be at most the largest noise"),
+        ({"sigma_min": 20.0}, "euler", "sigma_min is 20, but it must be at most the largest noise"),
+        ({"lambda_min_clipped": 9.0}, None, "lambda_min_clipped is 9.0, but it must be at most 3."),
+    ):
+        class_name = "DPMSolverMultistepScheduler"
+        spread = {"use_karras_sigmas": "sigma_min" in config}
+        schedule = NoiseSchedule.from_config(
+            {**SCALED_LINEAR, **config, **spread, "_class_name": class_name}
+        )
+        with pytest.raises(ValueError, match=sentence):
+            schedule.stepper(4, scheduler=name)
+
+
 def test_predicted_noise_needs_some_signal():
     config = {**SDXL, "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     schedule = NoiseSchedule.from_config(config)

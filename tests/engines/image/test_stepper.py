@@ -64,6 +64,21 @@ def test_requests_that_join_and_leave_a_batch_get_the_bits_they_get_alone():
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_caller_may_overwrite_its_arrays_after_every_step(name):
+    kept, reused = (SCHEDULE.stepper(6, scheduler=name) for _ in range(2))
+    rng = np.random.default_rng(0)
+    sample = rng.standard_normal(SHAPE, dtype=np.float32)
+    buffers = np.empty((3, *SHAPE), np.float32)  # output, sample and noise, as a batch holds them
+    buffers[1] = sample
+    for index in range(kept.num_steps):
+        output, noise = rng.standard_normal((2, *SHAPE), dtype=np.float32)
+        sample = kept.step(output, index, sample, noise)
+        buffers[0], buffers[2] = output, noise
+        buffers[1] = reused.step(buffers[0], index, buffers[1], buffers[2])
+        np.testing.assert_array_equal(sample, buffers[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_model_that_knows_the_picture_ends_at_it(name):
     rng = np.random.default_rng(0)
     picture = rng.standard_normal(SHAPE, dtype=np.float32)
