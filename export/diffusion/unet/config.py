@@ -10,11 +10,16 @@ from export.diffusion.timestep import Sinusoids
 
 NUM_TIME_IDS = 6  # original size, crop and target size, two numbers each
 
-_DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D")
-_UP_BLOCKS = ("UpBlock2D", "CrossAttnUpBlock2D")
+Depths = tuple[tuple[int, ...] | None, ...]
+
+_MID_BLOCK = "UNetMidBlock2DCrossAttn"
+_BLOCK_TYPES = {
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
 _SUPPORTED: dict[str, tuple[object, ...]] = {
     "act_fn": ("silu", "swish"),
-    "mid_block_type": ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D", None),
+    "mid_block_type": (_MID_BLOCK, "UNetMidBlock2D", None),
     "addition_embed_type": (None, "text_time"),
     "downsample_padding": (1, 0),
     "mid_block_scale_factor": (1,),
@@ -70,8 +75,8 @@ class UNetConfig:
     out_channels: int
     block_out_channels: tuple[int, ...]
     layers_per_block: tuple[int, ...]
-    down_depths: tuple[tuple[int, ...] | None, ...]
-    up_depths: tuple[tuple[int, ...] | None, ...]
+    down_depths: Depths
+    up_depths: Depths
     mid_depth: int | None
     has_mid_block: bool
     num_heads: tuple[int, ...]
@@ -97,30 +102,18 @@ def read_unet_config(file: str, content: dict[str, Any]) -> UNetConfig:
     fields = ConfigFields(file, content)
     fields.require(_SUPPORTED)
     block_out_channels = fields.integers("block_out_channels")
-    down = fields.names("down_block_types", _DOWN_BLOCKS)
-    up = fields.names("up_block_types", _UP_BLOCKS)
     levels = len(block_out_channels)
-    for name, types in (("down_block_types", down), ("up_block_types", up)):
-        if len(types) != levels:
-            raise fields.error(f"{len(types)} {name}, but {levels} block_out_channels")
     layers_per_block = fields.for_each("layers_per_block", levels, 2)
-    down_depths, up_depths = _depths(fields, content, layers_per_block)
-    mid_block = content.get("mid_block_type", "UNetMidBlock2DCrossAttn")
+    down_depths, mid_depth, up_depths = _depths(fields, content, layers_per_block)
     config = UNetConfig(
         in_channels=fields.integer("in_channels", 4),
         out_channels=fields.integer("out_channels", 4),
         block_out_channels=block_out_channels,
         layers_per_block=layers_per_block,
-        down_depths=tuple(
-            depths if block == "CrossAttnDownBlock2D" else None
-            for block, depths in zip(down, down_depths, strict=True)
-        ),
-        up_depths=tuple(
-            depths if block == "CrossAttnUpBlock2D" else None
-            for block, depths in zip(reversed(up), up_depths, strict=True)
-        ),
-        mid_depth=down_depths[-1][0] if mid_block == "UNetMidBlock2DCrossAttn" else None,
-        has_mid_block=mid_block is not None,
+        down_depths=down_depths,
+        up_depths=up_depths,
+        mid_depth=mid_depth,
+        has_mid_block=content.get("mid_block_type", _MID_BLOCK) is not None,
         num_heads=fields.for_each("attention_head_dim", levels, 8),
         cross_attention_dim=_cross_attention_dim(fields, levels),
         uses_linear_projection=fields.flag("use_linear_projection", False),
@@ -140,14 +133,33 @@ def read_unet_config(file: str, content: dict[str, Any]) -> UNetConfig:
 
 def _depths(
     fields: ConfigFields, content: dict[str, Any], layers_per_block: tuple[int, ...]
-) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
-    """Transformer blocks behind each residual block, down and up, the finest level first."""
+) -> tuple[Depths, int | None, Depths]:
+    """Transformer blocks behind each residual block: down, in the middle, and up."""
     on_the_way_up = tuple(num_layers + 1 for num_layers in layers_per_block)
     down = fields.nested("transformer_layers_per_block", layers_per_block, 1)
     if content.get("reverse_transformer_layers_per_block") is None:
-        return down, fields.nested("transformer_layers_per_block", on_the_way_up, 1)
-    up = fields.nested("reverse_transformer_layers_per_block", on_the_way_up[::-1])
-    return down, up[::-1]
+        up = fields.nested("transformer_layers_per_block", on_the_way_up, 1)
+    else:
+        up = fields.nested("reverse_transformer_layers_per_block", on_the_way_up[::-1])[::-1]
+    has_mid_attention = content.get("mid_block_type", _MID_BLOCK) == _MID_BLOCK
+    return (
+        _only_with_attention(fields, "down_block_types", down),
+        down[-1][0] if has_mid_attention else None,
+        _only_with_attention(fields, "up_block_types", up[::-1])[::-1],
+    )
+
+
+def _only_with_attention(
+    fields: ConfigFields, name: str, depths: tuple[tuple[int, ...], ...]
+) -> Depths:
+    without_attention, with_attention = _BLOCK_TYPES[name]
+    types = fields.names(name, (without_attention, with_attention))
+    if len(types) != len(depths):
+        raise fields.error(f"{len(types)} {name}, but {len(depths)} block_out_channels")
+    return tuple(
+        depth if block == with_attention else None
+        for block, depth in zip(types, depths, strict=True)
+    )
 
 
 def _cross_attention_dim(fields: ConfigFields, levels: int) -> int:

@@ -7,6 +7,10 @@ from typing import Any
 
 from export.diffusion.fields import ConfigFields
 
+_BLOCK_TYPES = {
+    "down_block_types": "DownEncoderBlock2D",
+    "up_block_types": "UpDecoderBlock2D",
+}
 _SUPPORTED: dict[str, tuple[object, ...]] = {
     "act_fn": ("silu", "swish"),
     "latents_mean": (None,),
@@ -51,10 +55,7 @@ def read_vae_config(file: str, content: dict[str, Any]) -> VAEConfig:
     fields = ConfigFields(file, content)
     fields.require(_SUPPORTED)
     block_out_channels = fields.integers("block_out_channels")
-    for name, block in (
-        ("down_block_types", "DownEncoderBlock2D"),
-        ("up_block_types", "UpDecoderBlock2D"),
-    ):
+    for name, block in _BLOCK_TYPES.items():
         types = fields.names(name, (block,))
         if len(types) != len(block_out_channels):
             raise fields.error(

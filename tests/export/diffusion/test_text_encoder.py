@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from tests.export.diffusion.graphs import assert_close, compile_module, row_differences
+from export.diffusion.compile import plan_component
+from export.diffusion.pipelines import PipelineGraph
+from export.tensor_files import open_tensor_files
+from tests.export.diffusion.graphs import (
+    assert_close,
+    compile_graph,
+    compile_module,
+    row_differences,
+    save_component,
+)
 from tests.export.diffusion.tiny_pipelines import (
     EOS_TOKEN_ID,
     TEXT_ENCODER,
@@ -92,6 +104,19 @@ def test_an_eos_that_is_not_the_highest_id_is_found(tmp_path):
     assert_close(found, reference(encoder, ids).text_embeds)
     highest = make_encoder(CLIPTextModelWithProjection, **config | {"eos_token_id": 2})
     assert (found - reference(highest, ids).text_embeds).abs().max() > 0.1
+
+
+def test_names_with_the_prefix_of_most_checkpoints_give_the_same_rows(tmp_path):
+    encoder, ids = make_encoder(**TEXT_ENCODER), random_ids(2, 20)
+    component = save_component(encoder, tmp_path, "text_encoder")
+    path = tmp_path / "text_encoder" / "model.safetensors"
+    tensors = {f"text_model.{name}": value for name, value in load_file(path).items()}
+    tensors["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    save_file(tensors, path)
+    component = dataclasses.replace(component, tensors=open_tensor_files(path.parent))
+    graph = PipelineGraph(name="text_encoder", component="text_encoder", kind="text_encoder")
+    found = compile_graph(plan_component(graph, component), tmp_path).run(input_ids=ids)
+    assert_close(found["hidden_states"], reference(encoder, ids).last_hidden_state)
 
 
 def test_a_token_does_not_see_those_behind_it(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from diffusers import AutoencoderKL
@@ -117,9 +119,7 @@ def test_attention_under_its_old_names_gives_the_same_picture(tmp_path):
         tensors = {name.replace(f".{new}.", f".{old}."): value for name, value in tensors.items()}
     assert "decoder.mid_block.attentions.0.proj_attn.weight" in tensors
     save_file(tensors, path)
-    component = type(component)(
-        "vae", component.class_name, component.config, open_tensor_files(path.parent, path.stem)
-    )
+    component = dataclasses.replace(component, tensors=open_tensor_files(path.parent, path.stem))
     graph = PipelineGraph(name="vae_decoder", component="vae", kind="vae_decoder")
     latents = random(2, 4, 8, 8)
     found = compile_graph(plan_component(graph, component), tmp_path).run(latents=latents)
