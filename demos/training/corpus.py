@@ -32,15 +32,15 @@ _TOPICS: tuple[tuple[Callable[[Random], Turn], int], ...] = (
 _SKILLS: dict[str, int] = {
     "chat": 26,
     "drill": 14,
-    "styled": 9,
-    "persona": 7,
-    "memory": 9,
+    "styled": 15,
+    "persona": 6,
+    "memory": 6,
     "call": 22,
-    "two calls": 3,
+    "two calls": 6,
     "tool answer": 4,
     "tool dialogue": 3,
-    "no tool": 5,
-    "missing tool": 3,
+    "no tool": 7,
+    "missing tool": 6,
     "text": 3,
 }
 SKILLS = (*_SKILLS, "long")

@@ -74,7 +74,7 @@ def draw_batches(
     """One pool of fresh examples in batches of like length; more of them long towards the end."""
     rng = Random(f"{SEED} {pool}")
     sequences = tokenize(
-        tokenizer, training_examples(rng, POOL_EXAMPLES, 0.015 + 0.06 * done), MAX_LEN
+        tokenizer, training_examples(rng, POOL_EXAMPLES, 0.015 + 0.03 * done), MAX_LEN
     )
     sequences.sort(key=lambda sequence: len(sequence.ids))
     batches: list[list[TokenSequence]] = [[]]

@@ -11,7 +11,7 @@ from demos.training.topics.tables import read_table
 
 _TABLES: dict[str, Any] = read_table("style")
 NEUTRAL = tuple(_TABLES["neutral"])
-LONGEST_UPPER_CASE = 60
+LONGEST_UPPER_CASE = 45
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,8 @@ def _json(rng: Random, turn: Turn) -> Styled | None:
 
 
 _MAKERS: tuple[tuple[Callable[[Random, Turn], Styled | None], int], ...] = (
-    (_short, 30),
-    (_upper, 18),
+    (_short, 32),
+    (_upper, 22),
     (_lower, 12),
     (_marked, 28),
     (_json, 12),

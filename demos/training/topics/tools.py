@@ -61,7 +61,7 @@ def _schema(
     if rng.random() < 0.08:
         parameters["additionalProperties"] = False
     function: dict[str, Any] = {"name": name, "description": description, "parameters": parameters}
-    if rng.random() < 0.08:
+    if rng.random() < 0.04:
         del function["description"]
     return {"type": "function", "function": function}
 
