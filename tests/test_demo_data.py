@@ -176,6 +176,19 @@ def test_thoughts_before_the_last_question_are_cut_from_the_history() -> None:
     assert text.endswith("<|im_start|>assistant\n<think>\nnew thought\n</think>\n\ntwo<|im_end|>\n")
 
 
+def test_a_question_that_is_asked_again_counts_as_the_last() -> None:
+    text = render(
+        [
+            {"role": "user", "content": "again"},
+            {"role": "assistant", "content": "one", "reasoning_content": "old thought"},
+            {"role": "user", "content": "again"},
+            {"role": "assistant", "content": "two", "reasoning_content": "new thought"},
+        ]
+    )
+    assert "old thought" not in text
+    assert "new thought" in text
+
+
 def test_thoughts_between_a_call_and_its_response_are_kept() -> None:
     call = {"function": {"name": "clock", "arguments": '{"city": "Oslo"}'}}
     text = render(
