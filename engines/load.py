@@ -45,9 +45,7 @@ def load_llm_engine(folder: EngineFolder, options: EngineOptions) -> LLMEngine:
         EngineError: It is not a language model, its target has no backend here, a file changed,
             or `max_context` is larger than the engine's.
     """
-    manifest = folder.manifest
-    if manifest.chat is None:
-        raise EngineIncompatible(f"{folder.path} is an engine of kind {manifest.kind}, not chat")
+    manifest, spec = folder.manifest, require_chat(folder)
     open_runner = _BACKENDS.get(manifest.target)
     if open_runner is None:
         raise EngineIncompatible(
@@ -57,7 +55,7 @@ def load_llm_engine(folder: EngineFolder, options: EngineOptions) -> LLMEngine:
     check_files(folder, contents=False)
     with ThreadPoolExecutor(1) as executor:
         check = executor.submit(check_files, folder) if options.verify_files else None
-        runner = open_runner(folder.path / manifest.chat.graph, manifest.chat, options)
+        runner = open_runner(folder.path / spec.graph, spec, options)
         if check is not None:
             check.result()
     limit = options.kv_cache_memory or int(available_memory() * _CACHE_SHARE)
@@ -66,9 +64,24 @@ def load_llm_engine(folder: EngineFolder, options: EngineOptions) -> LLMEngine:
         max_context=runner.max_context,
         prefill_chunk=options.prefill_chunk,
         prefill_chunk_streaming=options.prefill_chunk_streaming,
-        eos_token_ids=frozenset(manifest.chat.eos_token_ids),
+        eos_token_ids=frozenset(spec.eos_token_ids),
     )
     return LLMEngine(runner, config, limit, device="cpu")
+
+
+def require_chat(folder: EngineFolder) -> ChatSpec:
+    """What the manifest says of a language model.
+
+    Raises:
+        EngineIncompatible: The engine is of another kind.
+    """
+    manifest = folder.manifest
+    if manifest.chat is None:
+        not_yet = ", and serving images is not there yet" if manifest.kind == "image" else ""
+        raise EngineIncompatible(
+            f"{folder.path} is an engine of kind {manifest.kind}, not chat{not_yet}"
+        )
+    return manifest.chat
 
 
 def physical_cores() -> int:
@@ -98,12 +111,21 @@ def available_memory() -> int:
     return max(free, 0)
 
 
-def _open_ort_cpu(graph: Path, spec: ChatSpec, options: EngineOptions) -> ModelRunner:
+def require_onnxruntime() -> None:
+    """Refuse where the runtime is not installed.
+
+    Raises:
+        EngineIncompatible: It says how to install it.
+    """
     if find_spec("onnxruntime") is None:
         raise EngineIncompatible(
             "this engine runs on ONNX Runtime, which is not installed: "
             "`pip install onnxruntime`, or `pip install 'enginery[cpu]'`"
         )
+
+
+def _open_ort_cpu(graph: Path, spec: ChatSpec, options: EngineOptions) -> ModelRunner:
+    require_onnxruntime()
     from engines.backends.ort import OrtCpuRunner
 
     max_context = options.max_context or spec.max_context

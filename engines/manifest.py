@@ -64,6 +64,56 @@ class ChatSpec(msgspec.Struct, frozen=True, kw_only=True):
     num_parameters: int
 
 
+class TextEncoderSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One text encoder of an image model and the tokenizer that it reads.
+
+    A text is `max_length` ids: the start, at most `max_length - 2` of the text, the end, and
+    padding up to `max_length`.
+    """
+
+    graph: str
+    tokenizer: str  # file name of its tokenizer.json
+    vocab_size: int
+    max_length: int
+    bos_token_id: int
+    eos_token_id: int
+    pad_token_id: int
+
+
+class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What the runner, the engine and the server must know of an image model.
+
+    What the model predicts and on which noise schedule is in the file `scheduler`, the checkpoint's
+    own `scheduler_config.json`.
+    """
+
+    pipeline: Literal["stable-diffusion", "stable-diffusion-xl"]
+    text_encoders: tuple[TextEncoderSpec, ...]
+    denoiser: str
+    vae_decoder: str
+    vae_encoder: str
+    scheduler: str
+    latent_channels: int
+    latent_scale: int  # pixels that one latent stands for, along each side
+    size_multiple: int  # height and width are multiples of it
+    max_pixels: int
+    default_height: int
+    default_width: int
+    default_num_inference_steps: int
+    default_guidance_scale: float
+    takes_sizes: bool = False  # the denoiser is told the pooled prompt and the picture's size
+    zeros_without_negative: bool = False  # no negative prompt is zeros, not an empty text
+    guidance_width: int | None = None  # of a denoiser that is told the guidance scale (LCM)
+    num_parameters: int
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file of the engine that the specification names."""
+        graphs = (self.denoiser, self.vae_decoder, self.vae_encoder, self.scheduler)
+        texts = ((encoder.graph, encoder.tokenizer) for encoder in self.text_encoders)
+        return graphs + tuple(name for pair in texts for name in pair)
+
+
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """The compiled graph against its reference on a fixed prompt set, in fp32."""
 
@@ -92,6 +142,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     built_with: dict[str, str] = {}
     files: dict[str, FileEntry]
     chat: ChatSpec | None = None
+    image: ImageSpec | None = None
     verification: Verification | None = None
     verification_skipped: str | None = None  # the sentence that says why there is no report
 
@@ -122,10 +173,7 @@ def read_manifest(engine_dir: Path) -> Manifest:
     for name in manifest.files:
         if not is_inside(name):
             raise InvalidManifest(f"{path} names the file {name!r}, which leaves the folder")
-    if manifest.kind == "chat" and manifest.chat is None:
-        raise InvalidManifest(f"{path} is of kind chat but has no field `chat`")
-    if manifest.chat is not None and manifest.chat.graph not in manifest.files:
-        raise InvalidManifest(f"{path} does not list its graph {manifest.chat.graph!r} in `files`")
+    _check_spec(manifest, path)
     return manifest
 
 
@@ -144,6 +192,17 @@ def is_inside(name: str) -> bool:
     """Whether a relative file name stays below the folder it is resolved in."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts and "\\" not in name and name != ""
+
+
+def _check_spec(manifest: Manifest, path: Path) -> None:
+    for kind, spec in (("chat", manifest.chat), ("image", manifest.image)):
+        if manifest.kind == kind and spec is None:
+            raise InvalidManifest(f"{path} is of kind {kind} but has no field `{kind}`")
+    if manifest.chat is not None and manifest.chat.graph not in manifest.files:
+        raise InvalidManifest(f"{path} does not list its graph {manifest.chat.graph!r} in `files`")
+    for name in manifest.image.files if manifest.image is not None else ():
+        if name not in manifest.files:
+            raise InvalidManifest(f"{path} does not list {name!r} of its image model in `files`")
 
 
 class _Version(msgspec.Struct):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from engines.errors import EngineError
-from engines.load import EngineOptions, available_memory, load_llm_engine
+from engines.load import EngineOptions, available_memory, load_llm_engine, require_chat
 from engines.store import EngineFolder
 from server.config import ServerConfig
 from server.registry import ModelRegistry, ServedModel
@@ -104,6 +104,7 @@ def _load(
     folder: EngineFolder, names: tuple[str, ...], options: EngineOptions, config: ServerConfig
 ) -> ServedModel:
     started = time.perf_counter()
+    require_chat(folder)
     try:
         text = TextProcessor.load(folder.path)
         engine = load_llm_engine(folder, options)

@@ -2,7 +2,7 @@
 
 Decode runs `[n, 1]` over slots 0 to n - 1, prefill `[1, S]` on one slot; which kernels a token
 meets depends on that alone. Rounding: int8 by rows and attention are bit-identical for every
-number of rows, fp32 and int4 matmuls differ by about 1e-6 and 2e-5 between one row and more.
+number of rows; fp32 and int4 matmuls round differently for one row and more (docs/architecture.md).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from engines.backends.ort_session import open_session
 from engines.backends.slot_arrays import SlotArray
-from engines.errors import EngineIncompatible, RunFailed
+from engines.errors import RunFailed
 from engines.llm.candidates import superset
 from engines.llm.runner import Batch, FloatArray, IntArray
 from engines.manifest import ChatSpec
@@ -63,7 +64,7 @@ class OrtCpuRunner:
     def __init__(
         self, graph: Path, spec: ChatSpec, num_slots: int, max_context: int, num_threads: int
     ) -> None:
-        self._session = _open_session(graph, num_threads)
+        self._session = open_session(graph, num_threads)
         self._spec = spec
         self._max_context = max_context
         self._num_slots = num_slots
@@ -179,30 +180,3 @@ def _alias(array: NDArray[Any]) -> ort.OrtValue:
     if array.size and value.data_ptr() != array.ctypes.data:
         raise RunFailed(f"an array of shape {array.shape} is not contiguous and cannot be bound")
     return value
-
-
-def _open_session(graph: Path, num_threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.log_severity_level = 3
-    if not _has_vnni():
-        # U8 x S8 saturates there. The exact kernels take 1.6 times as long where they are not
-        # needed, and a second copy of the weights.
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    # Between two runs the cores belong to sampling and to the event loop.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    try:
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise EngineIncompatible(
-            f"ONNX Runtime {ort.__version__} cannot load {graph}: {error}"
-        ) from error
-
-
-def _has_vnni() -> bool:
-    """Whether the processor sums products of 8 bits in 32, as Linux lists its features."""
-    try:
-        features = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    except OSError:
-        return False
-    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(features)

@@ -1,0 +1,81 @@
+"""ONNX Runtime on CPU for image models: one session for each component, any batch, any size.
+
+Rounding: the rows of a run are computed apart from each other, but its kernels split their work by
+the number of rows, so that a row differs by about 1e-6 between batches of different size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from engines.backends.ort_session import open_session
+from engines.errors import RunFailed
+from engines.image.runner import DenoiseBatch, FloatArray, IntArray
+from engines.manifest import ImageSpec
+
+
+class OrtCpuImageRunner:
+    """Implements `ImageRunner`."""
+
+    def __init__(self, folder: Path, spec: ImageSpec, num_threads: int) -> None:
+        def component(graph: str) -> _Component:
+            return _Component(open_session(folder / graph, num_threads), graph)
+
+        self._text_encoders = [component(encoder.graph) for encoder in spec.text_encoders]
+        self._denoiser = component(spec.denoiser)
+        self._vae_decoder = component(spec.vae_decoder)
+        self._vae_encoder = component(spec.vae_encoder)
+
+    def encode_text(self, token_ids: tuple[IntArray, ...]) -> tuple[FloatArray, FloatArray | None]:
+        found = [
+            encoder.run({"input_ids": ids})
+            for encoder, ids in zip(self._text_encoders, token_ids, strict=True)
+        ]
+        context = np.concatenate([outputs["hidden_states"] for outputs in found], axis=-1)
+        return context, found[-1].get("text_embeds")
+
+    def denoise(self, batch: DenoiseBatch) -> FloatArray:
+        told = batch.conditioning
+        inputs: dict[str, FloatArray | None] = {
+            "sample": batch.sample,
+            "timestep": batch.timestep,
+            "encoder_hidden_states": told.context,
+            "text_embeds": told.pooled,
+            "time_ids": told.time_ids,
+            "timestep_cond": told.guidance,
+        }
+        given = {name: array for name, array in inputs.items() if array is not None}
+        return self._denoiser.run(given)["model_output"]
+
+    def decode(self, latents: FloatArray) -> FloatArray:
+        return self._vae_decoder.run({"latents": latents})["images"]
+
+    def encode_image(self, images: FloatArray) -> tuple[FloatArray, FloatArray]:
+        found = self._vae_encoder.run({"images": images})
+        return found["latent_mean"], found["latent_std"]
+
+    def close(self) -> None:
+        self._text_encoders.clear()
+        del self._denoiser, self._vae_decoder, self._vae_encoder
+
+
+class _Component:
+    """One graph, its outputs by name."""
+
+    def __init__(self, session: ort.InferenceSession, graph: str) -> None:
+        self._session = session
+        self._graph = graph
+        self._output_names = [output.name for output in session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, FloatArray]:
+        try:
+            outputs = self._session.run(self._output_names, inputs)
+        except Exception as error:  # the runtime raises plain classes of its own
+            raise RunFailed(f"the runtime rejected a run of {self._graph}: {error}") from error
+        return dict(zip(self._output_names, outputs, strict=True))

@@ -1,0 +1,152 @@
+"""`Denoising`: one request on its way from noise to picture."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engines.errors import InvalidRequest
+from engines.image.conditioning import encode_request, guide
+from engines.image.request import ImageRequest, Picture
+from engines.image.runner import Conditioning, FloatArray, ImageRunner
+from engines.image.schedulers.schedule import NoiseSchedule
+from engines.image.schedulers.stepper import Stepper
+from engines.manifest import ImageSpec
+
+Shape = tuple[int, int]
+
+
+class Denoising:
+    """The only mutable object of the image engine: the latents of one request, step by step.
+
+    All noise is drawn from a generator of its own, in the order of its own steps, so that a picture
+    does not depend on what else is running.
+
+    Raises:
+        InvalidRequest: The scheduler or the number of steps does not fit the model.
+    """
+
+    def __init__(self, request: ImageRequest, spec: ImageSpec, schedule: NoiseSchedule) -> None:
+        self.request = request
+        self.num_rows = 2 if request.is_guided(spec) else 1
+        self._spec = spec
+        self._stepper = _build_stepper(request, schedule)
+        self._start = _start_index(request, self._stepper)
+        self._index = self._start
+        self._generator = np.random.default_rng(request.seed)
+        self._latents: FloatArray | None = None  # [latent_channels, h, w]
+        self._conditioning: Conditioning | None = None
+
+    @property
+    def image_id(self) -> int:
+        return self.request.image_id
+
+    @property
+    def shape(self) -> Shape:
+        """Height and width; only requests of the same shape share a run."""
+        return self.request.height, self.request.width
+
+    @property
+    def num_steps(self) -> int:
+        return self._stepper.num_steps - self._start
+
+    @property
+    def num_steps_taken(self) -> int:
+        return self._index - self._start
+
+    @property
+    def is_finished(self) -> bool:
+        return self._index == self._stepper.num_steps
+
+    @property
+    def latents(self) -> FloatArray:
+        """[latent_channels, h, w]"""
+        assert self._latents is not None, "prepare() comes first"
+        return self._latents
+
+    @property
+    def conditioning(self) -> Conditioning:
+        """`num_rows` rows."""
+        assert self._conditioning is not None, "prepare() comes first"
+        return self._conditioning
+
+    @property
+    def timestep(self) -> float:
+        return float(self._stepper.timesteps[self._index])
+
+    def prepare(self, runner: ImageRunner) -> None:
+        """Encode the texts and draw the first latents; a second call does nothing."""
+        if self._conditioning is not None:
+            return
+        self._latents = self._first_latents(runner)
+        self._conditioning = encode_request(self.request, self._spec, runner)
+
+    def model_input(self) -> FloatArray:
+        """The sample for each of its rows. [num_rows, latent_channels, h, w]"""
+        scaled = self._stepper.scale_input(self.latents, self._index)
+        return np.repeat(scaled[None], self.num_rows, axis=0)
+
+    def advance(self, output: FloatArray) -> FloatArray | None:
+        """Take one step by the model's output for each row. [num_rows, latent_channels, h, w]
+
+        Returns:
+            The latents of a preview, if one was asked for after this step. [latent_channels, h, w]
+        """
+        index, stepper = self._index, self._stepper
+        predicted = guide(output, self.request.guidance_scale)
+        wants_preview = self.num_steps_taken + 1 in self.request.preview_steps
+        is_last = index + 1 == stepper.num_steps
+        preview = None
+        if wants_preview and not is_last:
+            preview = stepper.predicted_original(predicted, index, self.latents)
+        noise = self._noise() if stepper.uses_noise(index) else None
+        self._latents = stepper.step(predicted, index, self.latents, noise)
+        self._index += 1
+        return preview
+
+    def _first_latents(self, runner: ImageRunner) -> FloatArray:
+        if self.request.image is None:
+            return self._noise() * np.float32(self._stepper.init_noise_sigma)
+        mean, deviation = runner.encode_image(_from_picture(self.request.image))
+        original = mean[0] + deviation[0] * self._noise()
+        return self._stepper.add_noise(original, self._noise(), self._start)
+
+    def _noise(self) -> FloatArray:
+        scale = self._spec.latent_scale
+        shape = (self._spec.latent_channels, *(size // scale for size in self.shape))
+        return self._generator.standard_normal(shape, np.float32)
+
+
+def to_picture(images: FloatArray) -> Picture:
+    """[1, 3, height, width] of about -1 to 1 -> [height, width, 3] of 0 to 255."""
+    levels = np.rint((images[0] * 0.5 + 0.5).clip(0, 1) * 255)
+    return np.ascontiguousarray(levels.transpose(1, 2, 0).astype(np.uint8))
+
+
+def _from_picture(picture: Picture) -> FloatArray:
+    """[height, width, 3] of 0 to 255 -> [1, 3, height, width] of -1 to 1."""
+    pixels = picture.astype(np.float32).transpose(2, 0, 1)[None]
+    return np.ascontiguousarray(pixels / np.float32(127.5) - 1)
+
+
+def _build_stepper(request: ImageRequest, schedule: NoiseSchedule) -> Stepper:
+    try:
+        settings = schedule.settings(request.scheduler)
+    except ValueError as error:
+        raise InvalidRequest(str(error), "scheduler") from None
+    try:
+        return settings.stepper(request.num_inference_steps)
+    except ValueError as error:
+        raise InvalidRequest(str(error), "num_inference_steps") from None
+
+
+def _start_index(request: ImageRequest, stepper: Stepper) -> int:
+    if request.image is None:
+        return 0
+    start = stepper.start_index(request.strength)
+    if start >= request.num_inference_steps:
+        raise InvalidRequest(
+            f"strength is {request.strength}, but with {request.num_inference_steps} steps it has "
+            f"to be at least {1 / request.num_inference_steps:.3g} for a single one",
+            "strength",
+        )
+    return start

@@ -1,0 +1,63 @@
+"""What a backend of the image engine is given, what it answers and what it must do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What the denoiser is told beside sample and time, for each row; None is what it lacks."""
+
+    context: FloatArray  # [n, num_tokens, width]
+    pooled: FloatArray | None = None  # [n, pooled width]
+    time_ids: FloatArray | None = None  # [n, 6] original, crop and target size, height first
+    guidance: FloatArray | None = None  # [n, guidance width]
+
+
+@dataclass(frozen=True, slots=True)
+class DenoiseBatch:
+    """The inputs of one run of the denoiser: rows of equal shape that do not see each other."""
+
+    sample: FloatArray  # [n, latent_channels, h, w]
+    timestep: FloatArray  # [n]
+    conditioning: Conditioning
+
+
+class ImageRunner(Protocol):
+    """The compiled components of one model. `engines.backends` implements it; one thread calls.
+
+    Every method raises `RunFailed` where the runtime rejects its inputs.
+    """
+
+    def encode_text(self, token_ids: tuple[IntArray, ...]) -> tuple[FloatArray, FloatArray | None]:
+        """Encode texts, each given to every text encoder as `[n, max_length]` ids.
+
+        Returns:
+            The rows of all encoders side by side, [n, max_length, width], and the pooled text
+            [n, pooled width] where an encoder gives one.
+        """
+        ...
+
+    def denoise(self, batch: DenoiseBatch) -> FloatArray:
+        """What the model predicts for each row. [n, latent_channels, h, w]"""
+        ...
+
+    def decode(self, latents: FloatArray) -> FloatArray:
+        """Latents [n, latent_channels, h, w] to pictures [n, 3, height, width], about -1 to 1."""
+        ...
+
+    def encode_image(self, images: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Pictures [n, 3, height, width] of -1 to 1 to mean and deviation of their latents."""
+        ...
+
+    def close(self) -> None:
+        """Release the model."""
+        ...

@@ -1,0 +1,291 @@
+"""The image engine on a fake model: who runs when, and what comes out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engines.errors import InvalidRequest
+from engines.image.scheduler import ImageSchedulerConfig
+from tests.engines.image.fake_runner import (
+    BOS,
+    EOS,
+    PAD,
+    FakeImageRunner,
+    make_engine,
+    make_request,
+    make_spec,
+    picture_alone,
+    pictures,
+    run_to_end,
+)
+
+
+def test_a_request_tells_each_step_and_ends_with_its_picture():
+    engine = make_engine()
+    engine.add(make_request(7))
+    outputs = run_to_end(engine)
+    assert [(output.step, output.num_steps) for output in outputs[:-1]] == [
+        (step, 4) for step in (1, 2, 3, 4)
+    ]
+    assert not any(output.is_finished for output in outputs[:-1])
+    picture = outputs[-1].picture
+    assert picture.shape == (8, 8, 3)
+    assert picture.dtype == np.uint8
+    assert picture.std() > 10
+    assert engine.stats().num_images == 1
+
+
+def test_a_step_without_work_returns_nothing():
+    assert make_engine().step() == []
+
+
+def test_equal_shapes_share_a_run_and_join_between_steps():
+    runner = FakeImageRunner()
+    engine = make_engine(runner)
+    engine.add(make_request(1))
+    engine.step()
+    engine.add(make_request(2, num_inference_steps=2))
+    run_to_end(engine)
+    assert [shape[0] for shape in runner.batches] == [2, 4, 4, 2]
+
+
+def test_a_request_without_guidance_takes_one_row():
+    runner = FakeImageRunner()
+    engine = make_engine(runner)
+    engine.add(make_request(1, guidance_scale=1.0))
+    engine.add(make_request(2))
+    engine.step()
+    assert runner.batches[0][0] == 3
+
+
+def test_different_shapes_take_turns():
+    runner = FakeImageRunner()
+    engine = make_engine(runner)
+    engine.add(make_request(1))
+    engine.add(make_request(2, height=4))
+    engine.add(make_request(3))
+    for _ in range(4):
+        engine.step()
+    assert runner.batches == [(4, 4, 4, 4), (2, 4, 2, 4), (4, 4, 4, 4), (2, 4, 2, 4)]
+
+
+def test_a_run_has_at_most_max_rows_and_the_others_come_next():
+    runner = FakeImageRunner()
+    engine = make_engine(runner, max_rows=4)
+    for image_id in range(3):
+        engine.add(make_request(image_id))
+    taken = [{output.image_id for output in engine.step()} for _ in range(3)]
+    assert all(shape[0] <= 4 for shape in runner.batches)
+    assert taken == [{0, 1}, {2, 0}, {1, 2}]
+
+
+def test_more_requests_than_max_num_images_wait_in_order():
+    engine = make_engine(max_num_images=2)
+    for image_id in range(4):
+        engine.add(make_request(image_id))
+    assert {output.image_id for output in engine.step()} == {0, 1}
+    assert (engine.stats().num_running, engine.stats().num_waiting) == (2, 2)
+    ended = list(pictures(run_to_end(engine)))
+    assert ended == [0, 1, 2, 3]
+
+
+def test_pictures_that_end_together_are_decoded_one_a_step_while_others_go_on():
+    runner = FakeImageRunner()
+    engine = make_engine(runner)
+    for image_id in (1, 2):
+        engine.add(make_request(image_id))
+    engine.add(make_request(3, num_inference_steps=8))
+    for _ in range(4):
+        outputs = engine.step()
+    assert list(pictures(outputs)) == [1]
+    assert engine.stats().num_decoding == 1
+    outputs = engine.step()
+    assert list(pictures(outputs)) == [2]
+    assert {output.image_id for output in outputs if not output.is_finished} == {3}
+
+
+def test_an_aborted_request_frees_its_place_at_the_next_step():
+    engine = make_engine(max_num_images=1)
+    engine.add(make_request(1, num_inference_steps=100))
+    engine.add(make_request(2))
+    engine.step()
+    engine.abort(1)
+    assert {output.image_id for output in engine.step()} == {2}
+    assert list(pictures(run_to_end(engine))) == [2]
+
+
+def test_a_request_can_be_aborted_while_it_waits_and_before_it_is_decoded():
+    runner = FakeImageRunner()
+    engine = make_engine(runner, max_num_images=2)
+    for image_id in (1, 2, 3):
+        engine.add(make_request(image_id))
+    engine.abort(3)
+    for _ in range(4):
+        engine.step()
+    assert engine.stats().num_decoding == 1
+    engine.abort(2)
+    assert not engine.has_work
+    assert runner.num_decoded == 1
+    engine.abort(2)
+    engine.abort(99)
+    engine.add(make_request(2))
+    assert list(pictures(run_to_end(engine))) == [2]
+
+
+def test_an_id_in_use_is_refused():
+    engine = make_engine()
+    engine.add(make_request(1))
+    with pytest.raises(ValueError, match="image_id 1 belongs to a request that is not finished"):
+        engine.add(make_request(1))
+
+
+def test_a_preview_shows_the_picture_that_the_model_sees_and_changes_nothing():
+    engine = make_engine()
+    engine.add(make_request(1, preview_steps=frozenset({2, 4})))
+    outputs = run_to_end(engine)
+    previews = {output.step: output.preview for output in outputs if output.preview is not None}
+    assert list(previews) == [2]
+    final = pictures(outputs)[1]
+    assert previews[2].shape == final.shape
+    assert not np.array_equal(previews[2], final)
+    assert np.array_equal(final, picture_alone(make_request(1)))
+
+
+def test_decoding_does_not_fall_behind_when_every_step_is_previewed():
+    engine = make_engine(max_num_images=2)
+    every = frozenset(range(1, 20))
+    for image_id in (1, 2):
+        engine.add(make_request(image_id, num_inference_steps=20, preview_steps=every))
+    most, outputs = 0, []
+    while engine.has_work:
+        outputs += engine.step()
+        most = max(most, engine.stats().num_decoding)
+    assert most <= 4
+    assert sum(output.preview is not None for output in outputs) == 2 * 19
+    assert set(pictures(outputs)) == {1, 2}
+
+
+def test_without_a_negative_prompt_the_empty_text_is_what_guidance_leads_away_from():
+    runner = FakeImageRunner()
+    engine = make_engine(runner)
+    engine.add(make_request(1))
+    engine.step()
+    assert runner.texts[0].tolist() == [[BOS, EOS, PAD, PAD, PAD], [BOS, 2, EOS, PAD, PAD]]
+
+
+def test_a_model_that_was_trained_on_zeros_gets_them_only_without_a_negative_prompt():
+    spec = make_spec(zeros_without_negative=True, takes_sizes=True)
+    empty = ((BOS, EOS, PAD, PAD, PAD),)
+    runner = FakeImageRunner()
+    engine = make_engine(runner, spec)
+    engine.add(make_request(1))
+    engine.step()
+    assert len(runner.texts[0]) == 1
+    zeros, given = (
+        picture_alone(make_request(1, negative_token_ids=ids), spec) for ids in (None, empty)
+    )
+    assert not np.array_equal(zeros, given)
+
+
+def test_a_model_that_is_told_the_guidance_takes_one_row_and_obeys_it():
+    spec, runner = make_spec(guidance_width=8), FakeImageRunner()
+    engine = make_engine(runner, spec)
+    engine.add(make_request(1))
+    engine.step()
+    assert runner.batches[0][0] == 1
+    weak, strong = (
+        picture_alone(make_request(1, guidance_scale=scale), spec) for scale in (1.5, 8.0)
+    )
+    assert not np.array_equal(weak, strong)
+
+
+def test_an_image_to_start_from_is_kept_the_more_the_lower_the_strength():
+    image = np.full((8, 8, 3), 200, np.uint8)
+
+    def distance(strength):
+        request = make_request(
+            1, image=image, strength=strength, num_inference_steps=20, guidance_scale=1.0
+        )
+        return np.abs(picture_alone(request).astype(int) - 200).mean()
+
+    assert distance(0.1) < distance(0.5) < distance(1.0)
+
+
+def test_an_image_skips_the_steps_before_its_strength():
+    engine = make_engine()
+    image = np.zeros((8, 8, 3), np.uint8)
+    engine.add(make_request(1, image=image, strength=0.5, num_inference_steps=20))
+    outputs = engine.step()
+    assert (outputs[0].step, outputs[0].num_steps) == (1, 10)
+
+
+def test_closing_releases_the_model():
+    runner = FakeImageRunner()
+    make_engine(runner).close()
+    assert runner.is_closed
+
+
+@pytest.mark.parametrize(
+    ("changes", "param", "message"),
+    [
+        ({"height": 7}, "height", "height is 7, but it must be a multiple of 2"),
+        ({"width": 40}, "size", "size is 40x8, but a picture may have at most 256 pixels"),
+        ({"scheduler": "magic"}, "scheduler", "scheduler is 'magic', but it must be one of"),
+        (
+            {"prompt_token_ids": ((1, 2),)},
+            "prompt_token_ids",
+            "prompt_token_ids has 2 ids, but a text has 5",
+        ),
+        (
+            {"prompt_token_ids": ((1, 2, 3, 4, 50),)},
+            "prompt_token_ids",
+            "prompt_token_ids has the token id 50, but ids run from 0 to 49",
+        ),
+        (
+            {"negative_token_ids": ()},
+            "negative_token_ids",
+            "negative_token_ids has ids for 0 text encoders, but the model has 1",
+        ),
+        (
+            {"image": np.zeros((8, 8, 3), np.uint8), "strength": 0.1},
+            "strength",
+            "strength is 0.1, but with 4 steps it has to be at least 0.25 for a single one",
+        ),
+    ],
+)
+def test_what_the_model_cannot_do_is_refused_by_name(changes, param, message):
+    engine = make_engine()
+    with pytest.raises(InvalidRequest, match=message) as refused:
+        engine.add(make_request(1, **changes))
+    assert refused.value.param == param
+    assert not engine.has_work
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_inference_steps": 151}, "num_inference_steps is 151, but it must be between 1 and"),
+        ({"guidance_scale": 20.5}, "guidance_scale is 20.5, but it must be between 0 and 20"),
+        ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
+        ({"seed": 2**63}, "seed is 9223372036854775808, but it must be between 0 and 922"),
+        ({"height": 0}, "height is 0, but it must be at least 1"),
+        ({"strength": 1.5}, "strength is 1.5, but it must be between 0 and 1"),
+        ({"image": np.zeros((4, 8, 3), np.uint8)}, r"image has the shape \(4, 8, 3\)"),
+    ],
+)
+def test_a_field_out_of_its_range_is_named_when_the_request_is_built(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_request(1, **changes)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_num_images": 0}, "max_num_images is 0, but it must be at least 1"),
+        ({"max_rows": 1}, "max_rows is 1, but it must be at least 2"),
+    ],
+)
+def test_limits_too_small_for_a_single_request_are_refused(limits, message):
+    with pytest.raises(ValueError, match=message):
+        ImageSchedulerConfig(**limits)
