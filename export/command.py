@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from engines.manifest import Manifest, write_manifest
-from export.checkpoint import Checkpoint, open_checkpoint
+from export.checkpoint import open_checkpoint
 from export.compile import CompileOptions, compile_engine, plan_compilation
 from export.config import ExportConfig, check_engine_id, slug
-from export.errors import CheckpointError
+from export.diffusion.checkpoint import is_diffusion_checkpoint, open_diffusion_checkpoint
+from export.diffusion.engine import compile_image_engine, plan_image_engine
+from export.errors import CheckpointError, ExportError
 from export.hub import download_checkpoint, is_hub_id
 from export.progress import Progress
 from export.report import Summary, print_json, print_table
 from export.verification import check_bars, run_verification
 from export.verify import VerificationResult
 from export.workspace import workspace
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSource:
+    """A checkpoint's folder, its name (a hub id or the folder's), and its commit on the hub."""
+
+    folder: Path
+    name: str
+    revision: str | None = None
+
+
+Build = Callable[[Path, Progress], Manifest]  # writes an engine's files; describes them
 
 
 def export_engine(config: ExportConfig, progress: Progress) -> Summary:
@@ -28,25 +45,19 @@ def export_engine(config: ExportConfig, progress: Progress) -> Summary:
         ValueError: An option does not fit the checkpoint.
     """
     started = time.monotonic()
-    checkpoint = find_checkpoint(config)
-    engine_id = config.name or checkpoint.name
+    source = find_checkpoint(config)
+    engine_id = config.name or source.name
     check_engine_id(engine_id)
-    options = CompileOptions(
-        engine_id=engine_id,
-        precision=config.precision,
-        overrides=config.overrides,
-        int4_block_size=config.int4_block_size,
-        max_context=config.max_context,
-    )
-    plan = plan_compilation(checkpoint, options)
+    plan = _plan_image if is_diffusion_checkpoint(source.folder) else _plan_chat
+    build = plan(source, engine_id, config)
     target = config.output / slug(engine_id)
-    with workspace(target, force=config.force) as partial:
-        compiled = compile_engine(plan, partial, progress)
-        result = _verify(compiled, partial, checkpoint, config, progress)
+    with workspace(target, force=config.force) as folder:
+        compiled = build(folder, progress)
+        result = _verify(compiled, folder, source, config, progress)
         manifest = msgspec.structs.replace(
             compiled, verification=result.report, verification_skipped=result.skipped
         )
-        write_manifest(manifest, partial)
+        write_manifest(manifest, folder)
     return Summary(
         path=str(target),
         seconds=round(time.monotonic() - started, 2),
@@ -56,21 +67,64 @@ def export_engine(config: ExportConfig, progress: Progress) -> Summary:
     )
 
 
-def find_checkpoint(config: ExportConfig) -> Checkpoint:
-    """Open the folder that was named, or what the hub has under that id."""
+def find_checkpoint(config: ExportConfig) -> CheckpointSource:
+    """The folder that was named, or what the hub has under that id."""
     named = Path(config.checkpoint_path).expanduser()
     if named.is_dir():
         if config.revision is not None:
             raise CheckpointError(
                 f"--revision {config.revision} is for hub ids, but {named} is a folder"
             )
-        return open_checkpoint(named, named.resolve().name)
+        return CheckpointSource(named, named.resolve().name)
     if not is_hub_id(config.checkpoint_path):
         raise CheckpointError(f"there is no folder {named}")
     folder, revision = download_checkpoint(
         config.checkpoint_path, config.revision, show_progress=not config.is_silent
     )
-    return open_checkpoint(folder, config.checkpoint_path, revision)
+    return CheckpointSource(folder, config.checkpoint_path, revision)
+
+
+def _plan_chat(source: CheckpointSource, engine_id: str, config: ExportConfig) -> Build:
+    options = CompileOptions(
+        engine_id=engine_id,
+        precision=config.precision or "int8",
+        overrides=config.overrides,
+        int4_block_size=config.int4_block_size,
+        max_context=config.max_context,
+    )
+    checkpoint = open_checkpoint(source.folder, source.name, source.revision)
+    return partial(compile_engine, plan_compilation(checkpoint, options))
+
+
+def _plan_image(source: CheckpointSource, engine_id: str, config: ExportConfig) -> Build:
+    if source.revision is not None:
+        raise CheckpointError(
+            f"{source.name} is an image checkpoint, which cannot be taken from the hub yet: "
+            f"`hf download {source.name} --local-dir DIR`, then --checkpoint-path DIR"
+        )
+    _check_image_options(config)
+    checkpoint = open_diffusion_checkpoint(source.folder, source.name)
+    return partial(compile_image_engine, plan_image_engine(checkpoint, engine_id))
+
+
+def _check_image_options(config: ExportConfig) -> None:
+    """Refuse what is asked for and would be without effect."""
+    if config.precision not in (None, "fp32"):
+        raise ExportError(
+            f"--precision is {config.precision}, but image checkpoints are compiled in fp32 only: "
+            "leave it out"
+        )
+    for_chat = {
+        "--override": config.override or None,
+        "--int4-block-size": config.int4_block_size,
+        "--max-context": config.max_context,
+    }
+    for option, value in for_chat.items():
+        if value is not None:
+            raise ExportError(
+                f"{option} is for language models, but {config.checkpoint_path} is an image "
+                "checkpoint: leave it out"
+            )
 
 
 def show(summary: Summary, config: ExportConfig) -> None:
@@ -83,16 +137,18 @@ def show(summary: Summary, config: ExportConfig) -> None:
 
 def _verify(
     manifest: Manifest,
-    partial: Path,
-    checkpoint: Checkpoint,
+    engine_dir: Path,
+    source: CheckpointSource,
     config: ExportConfig,
     progress: Progress,
 ) -> VerificationResult:
     """The report, or the sentence that says why there is none; bars hold unless forced."""
     if not config.verify:
         return VerificationResult(skipped="the export was asked not to verify")
+    if manifest.kind == "image":
+        return VerificationResult(skipped="image engines are not compared with a reference yet")
     with progress.stage("verifying", None):
-        result = run_verification(manifest, partial, checkpoint.folder)
+        result = run_verification(manifest, engine_dir, source.folder)
     if not config.force:
         check_bars(manifest, result)
     return result

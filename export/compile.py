@@ -99,7 +99,7 @@ def compile_engine(plan: CompilePlan, engine_dir: Path, progress: Progress) -> M
         precision=plan.options.precision,
         node_precision=plan.node_precision.describe(node_names(plan.config)),
         target="ort-cpu",
-        built_with=_versions(),
+        built_with=built_with(),
         files=files,
         chat=_chat_spec(plan),
     )
@@ -152,7 +152,8 @@ def _max_context(config: DecoderConfig, options: CompileOptions) -> int:
     return max_context
 
 
-def _versions() -> dict[str, str]:
+def built_with() -> dict[str, str]:
+    """The versions that the manifest records."""
     versions = {"enginery": __version__, "python": platform.python_version()}
     for package in ("onnx-ir", "numpy", "onnxruntime"):
         try:

@@ -16,7 +16,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportConfig:
-    """Compile a Qwen checkpoint into an engine."""
+    """Compile a Qwen or a Stable Diffusion checkpoint into an engine."""
 
     checkpoint_path: Annotated[
         str, Parameter(help="a checkpoint folder, or a hub id such as Qwen/Qwen3-0.6B")
@@ -28,9 +28,12 @@ class ExportConfig:
         str | None, Parameter(help="id of the engine; by default the hub id or the folder's name")
     ] = None
     precision: Annotated[
-        Literal["fp32", "int8", "int4"],
-        Parameter(help="int8: the best speed for many users; int4: the least memory"),
-    ] = "int8"
+        Literal["fp32", "int8", "int4"] | None,
+        Parameter(
+            help="int8: the best speed for many users; int4: the least memory; "
+            "by default int8, and for images fp32, which is all they have today"
+        ),
+    ] = None
     override: Annotated[
         tuple[str, ...],
         Parameter(help="another layout for some nodes, such as head=fp32 or layers.0.down=int8"),

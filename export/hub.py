@@ -12,6 +12,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 # Nothing that could run code: no pickles, no Python files.
 _FILES = (
     "config.json",
+    "model_index.json",  # of image checkpoints, which are not taken from the hub yet
     "generation_config.json",
     "model*.safetensors",
     "model.safetensors.index.json",

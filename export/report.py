@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from engines.manifest import Manifest
+from engines.manifest import ImageSpec, Manifest
 from export.progress import Advance
 
 
@@ -73,6 +73,9 @@ def print_table(summary: Summary) -> None:
     if manifest.chat is not None:
         table.add_row("parameters", f"{manifest.chat.num_parameters / 1e6:,.1f} million")
         table.add_row("context", f"{manifest.chat.max_context:,} tokens")
+    if manifest.image is not None:
+        table.add_row("parameters", f"{manifest.image.num_parameters / 1e6:,.1f} million")
+        table.add_row("pictures", _pictures(manifest.image))
     table.add_row("agreement", _agreement(summary))
     Console().print(table)
 
@@ -80,6 +83,13 @@ def print_table(summary: Summary) -> None:
 def _precision(manifest: Manifest) -> str:
     nodes = ", ".join(f"{node} {layout}" for node, layout in manifest.node_precision.items())
     return f"{manifest.precision} ({nodes})"
+
+
+def _pictures(spec: ImageSpec) -> str:
+    return (
+        f"{spec.default_width} x {spec.default_height}; others in multiples of "
+        f"{spec.size_multiple}, up to {spec.max_pixels:,} pixels"
+    )
 
 
 def _agreement(summary: Summary) -> str:

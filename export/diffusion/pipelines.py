@@ -9,6 +9,7 @@ from typing import Literal
 
 from export.diffusion.clip.text_encoder import HiddenState
 
+Family = Literal["stable-diffusion", "stable-diffusion-xl"]
 GraphKind = Literal["text_encoder", "unet", "vae_decoder", "vae_encoder"]
 
 
@@ -40,7 +41,7 @@ class Pipeline:
         graphs: What is drawn, in this order.
     """
 
-    family: str
+    family: Family
     models: Mapping[str, str]
     settings: tuple[str, ...]
     graphs: tuple[PipelineGraph, ...]

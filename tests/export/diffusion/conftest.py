@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from engines.manifest import write_manifest
+from export.diffusion.checkpoint import open_diffusion_checkpoint
+from export.diffusion.engine import compile_image_engine, plan_image_engine
+from export.report import QuietProgress
 from tests.export.diffusion.tiny_pipelines import PIPELINES
 
 
@@ -40,5 +44,24 @@ def own_pipeline(pipeline: Callable[[str], Path], tmp_path: Path) -> Callable[[s
 
     def make(name: str) -> Path:
         return Path(shutil.copytree(pipeline(name), tmp_path / f"tiny-{name}"))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def image_engine(
+    pipeline: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """`image_engine("sd15")`: the folder of an engine that is not to be changed."""
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            folder = tmp_path_factory.mktemp("engines") / f"tiny-{name}"
+            folder.mkdir()
+            plan = plan_image_engine(open_diffusion_checkpoint(pipeline(name), name), name)
+            write_manifest(compile_image_engine(plan, folder, QuietProgress()), folder)
+            made[name] = folder
+        return made[name]
 
     return make
