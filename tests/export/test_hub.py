@@ -138,3 +138,15 @@ def test_without_huggingface_hub_one_sentence_says_what_to_install(tmp_path):
 )
 def test_what_a_hub_id_looks_like(text, expected):
     assert is_hub_id(text) is expected
+
+
+def test_an_image_checkpoint_on_the_hub_is_refused_with_the_way_around(export, tmp_path):
+    folder = tmp_path / "image-checkpoint"
+    folder.mkdir()
+    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    with FakeHub(REPO, folder) as hub:
+        result = export(hub)
+    assert result.returncode == 1
+    assert f"{REPO} is an image checkpoint, which cannot be taken from the hub yet" in result.stderr
+    assert "hf download" in result.stderr
+    assert not (tmp_path / "engines").exists()
