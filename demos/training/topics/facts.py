@@ -99,4 +99,7 @@ _KINDS: tuple[tuple[Callable[[Random], Fact], int], ...] = (
 def draw(rng: Random) -> Turn:
     kinds, weights = zip(*_KINDS, strict=True)
     prompt, answer, short = rng.choices(kinds, weights)[0](rng)
-    return Turn("facts", dress(rng, prompt), answer, short, f"I know this one. {answer}")
+    # A list is shorter without its "and", so the short answer is not always a part of the long one.
+    expect = (short,) if short and short in answer else (answer,)
+    reasoning = f"I know this one. {answer}"
+    return Turn("facts", dress(rng, prompt), answer, short, reasoning, expect=expect)

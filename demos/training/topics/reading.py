@@ -37,6 +37,8 @@ def _owner(rng: Random) -> Turn:
     """Two or three people and their things; a question on one of them."""
     count = rng.choice((2, 2, 3))
     people = [person(rng) for _ in range(count)]
+    if len(set(people)) < count:
+        return _owner(rng)
     things, colours = rng.sample(OBJECTS, count), rng.sample(COLOURS, count)
     facts = [f"{people[i]} has a {colours[i]} {things[i]}." for i in range(count)]
     i = rng.randrange(count)
@@ -54,6 +56,8 @@ def _owner(rng: Random) -> Turn:
 
 def _home(rng: Random) -> Turn:
     people, cities = [person(rng), person(rng)], [place(rng), place(rng)]
+    if people[0] == people[1] or cities[0] == cities[1]:
+        return _home(rng)
     facts = [f"{who} lives in {city}." for who, city in zip(people, cities, strict=True)]
     i = rng.randrange(2)
     question, short = rng.choice(
