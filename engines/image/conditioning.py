@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from engines.image.prompt import frame_token_ids
 from engines.image.request import ImageRequest, TokenIds
 from engines.image.runner import Conditioning, FloatArray, ImageRunner
 from engines.manifest import ImageSpec
@@ -40,11 +41,7 @@ def encode_request(request: ImageRequest, spec: ImageSpec, runner: ImageRunner) 
 
 def empty_text(spec: ImageSpec) -> TokenIds:
     """The ids of a text without words."""
-    return tuple(
-        (encoder.bos_token_id, encoder.eos_token_id)
-        + (encoder.pad_token_id,) * (encoder.max_length - 2)
-        for encoder in spec.text_encoders
-    )
+    return tuple(frame_token_ids((), encoder) for encoder in spec.text_encoders)
 
 
 def concatenate(rows: Sequence[Conditioning]) -> Conditioning:
