@@ -13,11 +13,13 @@ from engines.image.schedulers.stepper import check_strength
 from engines.manifest import ImageSpec, TextEncoderSpec
 
 Picture = NDArray[np.uint8]  # [height, width, 3]
+Mask = NDArray[np.uint8]  # [height, width]
 TokenIds = tuple[tuple[int, ...], ...]  # for each text encoder, `max_length` ids
 
 MAX_INFERENCE_STEPS = 150
 MAX_GUIDANCE_SCALE = 20
 MAX_SEED = 2**63 - 1
+MIN_REPAINTED = 128  # of a mask: pixels from here on are repainted, those below are kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,6 +43,11 @@ class ImageRequest:
             by then. The last step has no preview.
         image: A picture to start from, or None to start from noise. [height, width, 3]
         strength: How much of `image` is replaced, 0 to 1.
+        mask: Which pixels of `image` are repainted: 255 is repainted and 0 is kept, exactly as it
+            is. Values between are taken for the nearer of the two. None repaints all of it.
+            [height, width]
+        cache_interval: Step caching: the whole denoiser is run at every so many steps, and between
+            them only its shallow part, on deep features of the last whole run. 1 is off.
 
     Raises:
         ValueError: A field is out of its range; the message names field, value and range.
@@ -58,6 +65,8 @@ class ImageRequest:
     preview_steps: frozenset[int] = frozenset()
     image: Picture | None = None
     strength: float = 0.8
+    mask: Mask | None = None
+    cache_interval: int = 1
 
     def __post_init__(self) -> None:
         for name, value, least, most in (
@@ -66,6 +75,7 @@ class ImageRequest:
             ("seed", self.seed, 0, MAX_SEED),
             ("height", self.height, 1, math.inf),
             ("width", self.width, 1, math.inf),
+            ("cache_interval", self.cache_interval, 1, MAX_INFERENCE_STEPS),
         ):
             if not least <= value <= most:
                 limit = f"at least {least}" if most == math.inf else f"between {least} and {most}"
@@ -76,10 +86,26 @@ class ImageRequest:
                 f"image has the shape {self.image.shape}, but it must be "
                 f"{(self.height, self.width, 3)}, the picture's"
             )
+        if self.mask is not None:
+            _check_mask(self.mask, self.image)
 
     def is_guided(self, spec: ImageSpec) -> bool:
         """Whether every step takes two rows, one of them for the negative prompt."""
         return self.guidance_scale > 1 and spec.guidance_width is None
+
+
+def _check_mask(mask: Mask, image: Picture | None) -> None:
+    if image is None:
+        raise ValueError("mask is given without image, but it says what to keep of one")
+    if mask.shape != image.shape[:2]:
+        raise ValueError(
+            f"mask has the shape {mask.shape}, but it must be {image.shape[:2]}, the image's"
+        )
+    if mask.max() < MIN_REPAINTED:
+        raise ValueError(
+            f"mask is at most {mask.max()}, but a pixel is repainted from {MIN_REPAINTED} on, so "
+            "there is nothing to repaint"
+        )
 
 
 def check_request(request: ImageRequest, spec: ImageSpec) -> None:
@@ -98,6 +124,12 @@ def check_request(request: ImageRequest, spec: ImageSpec) -> None:
             f"size is {request.width}x{request.height}, but a picture may have at most "
             f"{spec.max_pixels} pixels",
             "size",
+        )
+    if request.cache_interval > 1:
+        raise InvalidRequest(
+            f"cache_interval is {request.cache_interval}, but the engine has no step caching, "
+            "so it must be 1",
+            "cache_interval",
         )
     _check_token_ids("prompt_token_ids", request.prompt_token_ids, spec.text_encoders)
     if request.negative_token_ids is not None:
