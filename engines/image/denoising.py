@@ -6,6 +6,7 @@ import numpy as np
 
 from engines.errors import InvalidRequest
 from engines.image.conditioning import encode_request, guide
+from engines.image.inpainting import Inpainting
 from engines.image.request import ImageRequest, Picture
 from engines.image.runner import Conditioning, FloatArray, ImageRunner
 from engines.image.schedulers.schedule import NoiseSchedule
@@ -34,6 +35,7 @@ class Denoising:
         self._index = self._start
         self._generator = np.random.default_rng(request.seed)
         self._latents: FloatArray | None = None  # [latent_channels, h, w]
+        self._inpainting: Inpainting | None = None
         self._conditioning: Conditioning | None = None
 
     @property
@@ -101,25 +103,38 @@ class Denoising:
         noise = self._noise() if stepper.uses_noise(index) else None
         self._latents = stepper.step(predicted, index, self.latents, noise)
         self._index += 1
+        if self._inpainting is not None:
+            self._latents = self._inpainting.keep(self._latents, stepper, self._index)
+            preview = None if preview is None else self._inpainting.keep_clean(preview)
         return preview
 
+    def to_picture(self, images: FloatArray) -> Picture:
+        """What the decoder made of latents of this request, as pixels. [height, width, 3]
+
+        Args:
+            images: [1, 3, height, width] of about -1 to 1.
+        """
+        levels = np.rint((images[0] * 0.5 + 0.5).clip(0, 1) * 255)
+        picture = np.ascontiguousarray(levels.transpose(1, 2, 0).astype(np.uint8))
+        return picture if self._inpainting is None else self._inpainting.paste(picture)
+
     def _first_latents(self, runner: ImageRunner) -> FloatArray:
-        if self.request.image is None:
-            return self._noise() * np.float32(self._stepper.init_noise_sigma)
-        mean, deviation = runner.encode_image(_from_picture(self.request.image))
+        request, stepper = self.request, self._stepper
+        if request.image is None:
+            return self._noise() * np.float32(stepper.init_noise_sigma)
+        mean, deviation = runner.encode_image(_from_picture(request.image))
         original = mean[0] + deviation[0] * self._noise()
-        return self._stepper.add_noise(original, self._noise(), self._start)
+        noise = self._noise()
+        if request.mask is not None:
+            self._inpainting = Inpainting(request.image, request.mask, original, noise)
+            if request.strength == 1:  # nothing of the image is to shine through
+                return noise * np.float32(stepper.init_noise_sigma)
+        return stepper.add_noise(original, noise, self._start)
 
     def _noise(self) -> FloatArray:
         scale = self._spec.latent_scale
         shape = (self._spec.latent_channels, *(size // scale for size in self.shape))
         return self._generator.standard_normal(shape, np.float32)
-
-
-def to_picture(images: FloatArray) -> Picture:
-    """[1, 3, height, width] of about -1 to 1 -> [height, width, 3] of 0 to 255."""
-    levels = np.rint((images[0] * 0.5 + 0.5).clip(0, 1) * 255)
-    return np.ascontiguousarray(levels.transpose(1, 2, 0).astype(np.uint8))
 
 
 def _from_picture(picture: Picture) -> FloatArray:

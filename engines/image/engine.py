@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engines.image.conditioning import concatenate
-from engines.image.denoising import Denoising, to_picture
+from engines.image.denoising import Denoising
 from engines.image.output import ImageEngineStats, ImageOutput
 from engines.image.request import ImageRequest, check_request
 from engines.image.runner import DenoiseBatch, FloatArray, ImageRunner
@@ -157,7 +157,7 @@ class ImageEngine:
         return outputs
 
     def _decode(self, decode: _Decode) -> ImageOutput:
-        picture = to_picture(self.runner.decode(decode.latents[None]))
+        picture = decode.denoising.to_picture(self.runner.decode(decode.latents[None]))
         image_id, num_steps = decode.denoising.image_id, decode.denoising.num_steps
         if decode.is_preview:
             return ImageOutput(image_id, decode.step, num_steps, preview=picture)
