@@ -29,6 +29,7 @@ class EngineOptions:
     max_context: int | None = None  # tokens; None: the engine's own
     prefill_chunk: int = 128
     prefill_chunk_streaming: int = 64
+    max_draft_tokens: int = 0  # of a stream that runs alone; 0 is off
     verify_files: bool = True
 
     def __post_init__(self) -> None:
@@ -64,6 +65,7 @@ def load_llm_engine(folder: EngineFolder, options: EngineOptions) -> LLMEngine:
         max_context=runner.max_context,
         prefill_chunk=options.prefill_chunk,
         prefill_chunk_streaming=options.prefill_chunk_streaming,
+        max_draft_tokens=options.max_draft_tokens,
         eos_token_ids=frozenset(spec.eos_token_ids),
     )
     return LLMEngine(runner, config, limit, device="cpu")

@@ -8,10 +8,10 @@ import numpy as np
 
 from engines.errors import InvalidRequest
 from engines.llm.kv_cache import KVCache
-from engines.llm.output import EngineStats, StepOutput, TokenLogprobs
+from engines.llm.output import EngineStats, StepOutput
 from engines.llm.prompt_logprobs import PromptLogprobs
-from engines.llm.runner import ModelRunner
-from engines.llm.sampler import Sampler
+from engines.llm.runner import ModelRunner, RunOutput
+from engines.llm.sampler import Sampled, Sampler
 from engines.llm.scheduler import ScheduledBatch, Scheduler, SchedulerConfig
 from engines.llm.sequence import Sequence
 
@@ -90,13 +90,19 @@ class LLMEngine:
             return []
         output = self.runner.run(scheduled.batch)
         self._prompt_logprobs.collect(scheduled, output)
-        num_rows, num_sampled = len(scheduled.batch.logit_indices), len(scheduled.sampled)
-        rows = np.arange(num_rows - num_sampled, num_rows)
+        first_row = scheduled.first_sampled_row
+        rows = np.arange(first_row, first_row + len(scheduled.sampled))
         sampled = self.sampler.sample(output, rows, scheduled.sampled)
         is_first = [seq.num_output_tokens == 0 for seq in scheduled.sampled]
         self.scheduler.update(scheduled, [token.token_id for token in sampled])
-        logprobs = [token.logprobs for token in sampled]
-        return self._outputs(scheduled, logprobs, is_first)
+        self._num_steps += 1
+        outputs = [
+            self._output(seq, token, first)
+            for seq, token, first in zip(scheduled.sampled, sampled, is_first, strict=True)
+        ]
+        if scheduled.draft:
+            self._verify(scheduled, output, outputs)
+        return outputs
 
     def stats(self) -> EngineStats:
         """Counters and gauges; a snapshot that may be a step old."""
@@ -109,6 +115,8 @@ class LLMEngine:
             generation_tokens=self._num_generated_tokens,
             prefix_cache_queries=scheduler.num_cache_queries,
             prefix_cache_hits=scheduler.num_cache_hits,
+            draft_tokens=scheduler.lookup.num_draft_tokens,
+            accepted_draft_tokens=scheduler.lookup.num_accepted_tokens,
             kv_cache_bytes=scheduler.cache.used_bytes,
             kv_cache_limit_bytes=scheduler.cache.limit_bytes,
         )
@@ -126,31 +134,38 @@ class LLMEngine:
                 param,
             )
 
-    def _outputs(
-        self,
-        scheduled: ScheduledBatch,
-        logprobs: list[TokenLogprobs | None],
-        is_first: list[bool],
-    ) -> list[StepOutput]:
-        self._num_steps += 1
-        outputs = []
-        for seq, token_logprobs, first in zip(scheduled.sampled, logprobs, is_first, strict=True):
-            has_token = seq.sampling.max_tokens > 0
-            self._num_generated_tokens += has_token
-            self._num_prompt_tokens += seq.num_prompt_tokens if first else 0
-            outputs.append(
-                StepOutput(
-                    seq_id=seq.seq_id,
-                    token_id=seq.token_ids[-1] if has_token else None,
-                    finish_reason=seq.finish_reason,
-                    logprobs=token_logprobs if has_token else None,
-                    num_cached_tokens=seq.num_cached_tokens,
-                    prompt_logprobs=self._prompt_logprobs.take(seq) if first else None,
-                )
-            )
-            if seq.is_finished:
-                self._drop(seq)
-        return outputs
+    def _verify(
+        self, scheduled: ScheduledBatch, output: RunOutput, outputs: list[StepOutput]
+    ) -> None:
+        """Go on sampling behind each token of the draft that was sampled before it."""
+        (seq,) = scheduled.sampled
+        num_accepted = 0
+        for drafted in scheduled.draft:
+            if seq.is_finished or drafted != seq.token_ids[-1]:
+                break
+            num_accepted += 1
+            rows = np.array([scheduled.first_sampled_row + num_accepted])
+            (token,) = self.sampler.sample(output, rows, (seq,))
+            self.scheduler.accept(seq, token.token_id)
+            outputs.append(self._output(seq, token, is_first=False))
+        self.scheduler.lookup.record(seq, len(scheduled.draft), num_accepted)
+
+    def _output(self, seq: Sequence, token: Sampled, is_first: bool) -> StepOutput:
+        """What is told of the newest token of a sequence."""
+        has_token = seq.sampling.max_tokens > 0
+        self._num_generated_tokens += has_token
+        self._num_prompt_tokens += seq.num_prompt_tokens if is_first else 0
+        output = StepOutput(
+            seq_id=seq.seq_id,
+            token_id=seq.token_ids[-1] if has_token else None,
+            finish_reason=seq.finish_reason,
+            logprobs=token.logprobs if has_token else None,
+            num_cached_tokens=seq.num_cached_tokens,
+            prompt_logprobs=self._prompt_logprobs.take(seq) if is_first else None,
+        )
+        if seq.is_finished:
+            self._drop(seq)
+        return output
 
     def _drop(self, seq: Sequence) -> None:
         del self._live[seq.seq_id]

@@ -50,3 +50,5 @@ class EngineStats:
     prefix_cache_hits: int  # prompt tokens that were
     kv_cache_bytes: int
     kv_cache_limit_bytes: int
+    draft_tokens: int = 0  # that were verified
+    accepted_draft_tokens: int = 0

@@ -17,6 +17,7 @@ from engines.errors import ContextLengthExceeded
 from engines.llm.kv_cache import KVCache
 from engines.llm.runner import Batch
 from engines.llm.sequence import FinishReason, Sequence, SequenceStatus
+from engines.llm.speculation import PromptLookup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class SchedulerConfig:
     prefill_chunk: int = 128  # tokens of a prompt in one run while nothing streams
     prefill_chunk_streaming: int = 64  # the same while something does: it bounds the gap
     eos_token_ids: frozenset[int] = frozenset()
+    max_draft_tokens: int = 0  # of a sequence that runs alone; 0 computes one token a run
 
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_context", "prefill_chunk", "prefill_chunk_streaming"):
@@ -35,20 +37,30 @@ class SchedulerConfig:
             least = 2 if name.startswith("prefill") else 1
             if value < least:
                 raise ValueError(f"{name} is {value}, but it must be at least {least}")
+        if self.max_draft_tokens < 0:
+            raise ValueError(
+                f"max_draft_tokens is {self.max_draft_tokens}, but it must be 0 or more"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduledBatch:
     """A batch and the sequences it advances.
 
-    `sampled` are the sequences that get a token, one for each of the last rows of logits; rows
-    before them are prompt positions whose logprobs were asked for.
+    `sampled` are the sequences that get a token. Without a draft their rows of logits are the last
+    ones, behind prompt positions whose logprobs were asked for. With one, there is one sequence,
+    and its rows are the positions before the first token of the draft and behind each.
     """
 
     batch: Batch
     seqs: tuple[Sequence, ...]
     sampled: tuple[Sequence, ...]
-    num_new_tokens: int  # of each of `seqs`
+    num_new_tokens: int  # of each of `seqs`, the draft not counted
+    draft: tuple[int, ...] = ()
+
+    @property
+    def first_sampled_row(self) -> int:
+        return len(self.batch.logit_indices) - len(self.sampled) - len(self.draft)
 
 
 class Scheduler:
@@ -62,6 +74,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.num_cache_queries = 0
         self.num_cache_hits = 0
+        self.lookup = PromptLookup(config.max_draft_tokens)
         self._decode_is_next = False
 
     @property
@@ -114,11 +127,19 @@ class Scheduler:
                 self.running.append(seq)
             if seq.sampling.max_tokens == 0:
                 self._finish(seq, FinishReason.LENGTH)
-                continue
-            seq.token_ids.append(token_id)
-            reason = self._finish_reason(seq, token_id)
-            if reason is not None:
-                self._finish(seq, reason)
+            else:
+                self._append(seq, token_id)
+
+    def accept(self, seq: Sequence, token_id: int) -> None:
+        """Record that the last token was drafted, so that it is computed, and the one behind it."""
+        seq.num_computed_tokens += 1
+        self._append(seq, token_id)
+
+    def _append(self, seq: Sequence, token_id: int) -> None:
+        seq.token_ids.append(token_id)
+        reason = self._finish_reason(seq, token_id)
+        if reason is not None:
+            self._finish(seq, reason)
 
     def _schedule_prefill(self) -> ScheduledBatch | None:
         seq = self.prefilling or self._admit()
@@ -151,6 +172,9 @@ class Scheduler:
                 self._reserve(seq, 1)
         if not self.running:
             return self._schedule_prefill()
+        draft = self._draft()
+        if draft:
+            return self._schedule_verification(self.running[0], draft)
         seqs = tuple(sorted(self.running, key=lambda seq: seq.slot or 0))
         slots = np.array([seq.slot for seq in seqs], np.int64)
         num_slots = int(slots[-1]) + 1
@@ -159,6 +183,30 @@ class Scheduler:
         # An idle slot runs along; its junk row lands behind the tokens that it holds.
         past_lens = np.array([self.cache.num_valid(slot) for slot in range(num_slots)], np.int32)
         return ScheduledBatch(Batch(0, input_ids, past_lens, slots), seqs, seqs, 1)
+
+    def _draft(self) -> list[int]:
+        """What a sequence that has the engine to itself may say next."""
+        if not self.config.max_draft_tokens or self.waiting or self.prefilling:
+            return []
+        seq, *others = self.running
+        if others:
+            return []
+        # A run answers with one token more than its draft.
+        left = min(
+            seq.sampling.max_tokens - seq.num_output_tokens, self.max_tokens - seq.num_tokens
+        )
+        draft = self.lookup.propose(seq, left - 1)
+        return draft if self.cache.reserve(seq, 1 + len(draft)) else []
+
+    def _schedule_verification(self, seq: Sequence, draft: list[int]) -> ScheduledBatch:
+        assert seq.slot is not None
+        batch = Batch(
+            first_slot=seq.slot,
+            input_ids=np.array([[seq.token_ids[-1], *draft]], np.int64),
+            past_lens=np.array([seq.num_computed_tokens], np.int32),
+            logit_indices=np.arange(1 + len(draft)),
+        )
+        return ScheduledBatch(batch, (seq,), (seq,), 1, tuple(draft))
 
     def _admit(self) -> Sequence | None:
         if not self.waiting or len(self.running) >= self.config.max_num_seqs:
@@ -214,6 +262,7 @@ class Scheduler:
 
     def _finish(self, seq: Sequence, reason: FinishReason) -> None:
         self._release(seq)
+        self.lookup.forget(seq)
         seq.status = SequenceStatus.FINISHED
         seq.finish_reason = reason
 

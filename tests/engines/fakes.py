@@ -37,6 +37,7 @@ class HashRunner:
     max_context: int = 64
     vocab_size: int = 97
     bytes_per_token: int = 10
+    habit: float = 0.0  # how often the next token is one that the last two tokens stand for
     batches: list[Batch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -55,7 +56,7 @@ class HashRunner:
             self.rows[slot, past : past + size] = batch.input_ids[row]
             for step in range(size):
                 held = tuple(self.rows[slot, : past + step + 1].tolist())
-                logits[row * size + step] = hash_logits(held, self.vocab_size)
+                logits[row * size + step] = hash_logits(held, self.vocab_size, self.habit)
         return ArrayLogits(logits[batch.logit_indices])
 
     def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
@@ -73,9 +74,17 @@ class HashRunner:
         self.rows[:] = JUNK
 
 
-def hash_logits(held: tuple[int, ...], vocab_size: int) -> FloatArray:
+def hash_logits(held: tuple[int, ...], vocab_size: int, habit: float = 0.0) -> FloatArray:
     """Logits that depend on every token held; a constant of the tokens, not of the process."""
+    generator = np.random.default_rng(_digest(held))
+    logits = generator.standard_normal(vocab_size).astype(np.float32)
+    if generator.random() < habit:
+        logits[4 + _digest(held[-2:]) % 3] += 20
+    return logits
+
+
+def _digest(held: tuple[int, ...]) -> int:
     digest = 17
     for token in held:
         digest = (digest * 1_000_003 + token + 7) % (2**61 - 1)
-    return np.random.default_rng(digest).standard_normal(vocab_size).astype(np.float32)
+    return digest

@@ -170,6 +170,24 @@ def test_an_aborted_prompt_and_a_cancelled_answer_leave_the_others_alone(open_en
         assert tokens[index] == [output.token_id for output in alone]
 
 
+def test_drafts_change_no_token(open_engine):
+    """Random models fall into loops, where drafts are accepted."""
+    prompt = prompts()[1]
+    long = SamplingParams(max_tokens=120, temperature=0, ignore_eos=True)
+    seeded = SamplingParams(max_tokens=60, temperature=0.3, seed=5, ignore_eos=True)
+    for params in (long, seeded):
+        answers = []
+        for max_draft_tokens in (0, 6):
+            engine = open_engine(max_draft_tokens=max_draft_tokens)
+            engine.add(Sequence.from_prompt(0, prompt, params))
+            answers.append([])
+            while engine.has_work:
+                answers[-1] += [output.token_id for output in engine.step()]
+                engine.scheduler.cache.check_integrity()
+        assert answers[0] == answers[1]
+        assert params is seeded or engine.stats().accepted_draft_tokens > 0
+
+
 def test_prompt_logprobs_do_not_depend_on_chunks(open_engine, folder):
     prompt = prompts()[5]
     echo = SamplingParams(max_tokens=0, prompt_logprobs=True, num_logprobs=0)

@@ -28,21 +28,26 @@ class Arrival:
 
 
 def make_engine(
-    runner: HashRunner, *, limit_tokens: int = 10_000, max_num_seqs: int = 2
+    runner: HashRunner,
+    *,
+    limit_tokens: int = 10_000,
+    max_num_seqs: int = 2,
+    max_draft_tokens: int = 0,
 ) -> LLMEngine:
     config = SchedulerConfig(
         max_num_seqs=max_num_seqs,
         max_context=runner.max_context,
         prefill_chunk=8,
         prefill_chunk_streaming=4,
+        max_draft_tokens=max_draft_tokens,
         eos_token_ids=frozenset({EOS}),
     )
     return LLMEngine(runner, config, limit_tokens * runner.bytes_per_token, "test")
 
 
-def run_alone(prompt: tuple[int, ...], sampling: SamplingParams) -> list[int]:
+def run_alone(prompt: tuple[int, ...], sampling: SamplingParams, habit: float = 0.0) -> list[int]:
     """The same sequence in an engine of its own, its prompt in one piece."""
-    runner = HashRunner(num_slots=1)
+    runner = HashRunner(num_slots=1, habit=habit)
     config = SchedulerConfig(
         max_num_seqs=1,
         max_context=runner.max_context,
@@ -134,6 +139,22 @@ def test_a_cache_that_is_too_small_delays_sequences_but_loses_none(batch, limit_
     for seq_id, arrival in enumerate(batch):
         if arrival.abort_after is None:
             assert tokens[seq_id] == run_alone(arrival.prompt, arrival.sampling)
+
+
+@settings(max_examples=120, deadline=None)
+@given(arrivals, st.integers(64, 110), st.integers(1, 6))
+def test_drafts_change_no_token_whatever_is_accepted(batch, limit_tokens, max_draft_tokens):
+    runner = HashRunner(num_slots=4, habit=0.8)
+    engine = make_engine(
+        runner, limit_tokens=limit_tokens, max_num_seqs=2, max_draft_tokens=max_draft_tokens
+    )
+    tokens = drive(engine, batch)
+    for seq_id, arrival in enumerate(batch):
+        alone = run_alone(arrival.prompt, arrival.sampling, habit=0.8)
+        if arrival.abort_after is None:
+            assert tokens[seq_id] == alone
+        else:
+            assert tokens[seq_id] == alone[: len(tokens[seq_id])]
 
 
 def test_a_repeated_prompt_is_computed_once():
