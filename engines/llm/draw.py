@@ -14,7 +14,7 @@ from engines.llm.runner import FloatArray, IntArray
 from engines.llm.sampling_params import SamplingParams
 
 _BLOCK = 512
-_FIRST_CUT = 256  # candidates looked at first for top-p, then eight times as many
+_FIRST_CUT = 256  # candidates looked at first for top-p
 
 
 def draw(
@@ -45,7 +45,7 @@ def draw(
 def _kept(
     weights: FloatArray, sampling: SamplingParams, token_ids: IntArray | None
 ) -> IntArray | None:
-    """Indices that survive the cuts, likeliest first; None keeps all in their order."""
+    """Indices that survive the cuts; None keeps all in their order."""
     if sampling.top_k == 0 and sampling.top_p == 1:
         return np.flatnonzero(weights >= sampling.min_p) if sampling.min_p else None
     if sampling.top_k:
@@ -64,13 +64,17 @@ def _kept(
 
 
 def _nucleus_candidates(weights: FloatArray, mass: float, token_ids: IntArray | None) -> IntArray:
-    """Enough of the likeliest tokens to hold `mass`, likeliest first."""
-    num_candidates = _FIRST_CUT
-    while True:
-        order = _ranked(weights, num_candidates, token_ids)
-        if len(order) == len(weights) or weights[order].sum(dtype=np.float64) >= mass:
-            return order
-        num_candidates *= 8
+    """Enough of the likeliest tokens to hold `mass`, in an order that can be cut where it does."""
+    order = _ranked(weights, _FIRST_CUT, token_ids)
+    if weights[order].sum(dtype=np.float64) >= mass:
+        return order
+    # A flat row. Positive floats are ordered as their bits are, so their upper half is a bin; only
+    # the bin in which the mass is reached has to be sorted.
+    bins = weights.view(np.int32) >> 16
+    above = np.cumsum(np.bincount(bins, weights)[::-1])
+    last = max(len(above) - 1 - int(np.searchsorted(above, mass)), 0)
+    whole, cut = np.flatnonzero(bins > last), np.flatnonzero(bins == last)
+    return np.concatenate([whole, cut[np.lexsort((cut, -weights[cut]))]])
 
 
 def _ranked(weights: FloatArray, k: int, token_ids: IntArray | None) -> IntArray:
