@@ -110,7 +110,7 @@ class TensorFiles:
 
     def read(self, name: str) -> FloatArray:
         """A whole tensor; beside the result itself little memory is taken."""
-        out = np.empty(self._tensors[name].shape, np.float32)
+        out = np.empty(self.shape(name), np.float32)
         for start, rows in self.row_blocks(name):
             out[start : start + len(rows)] = rows
         return out

@@ -46,6 +46,14 @@ class ConfigFields:
         """A list of positive numbers with at least one."""
         return tuple(self._check_integer(name, item, 1) for item in self._list(name))
 
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """A list of numbers with at least one."""
+        found = self._list(name)
+        for item in found:
+            if isinstance(item, bool) or not isinstance(item, int | float):
+                raise self.error(f"{_show(item)} in {name}, which is not a number")
+        return tuple(map(float, found))
+
     def for_each(self, name: str, count: int, default: int | None = None) -> tuple[int, ...]:
         """`count` positive numbers: a list of them, or one that holds for all."""
         value = self._get(name, default)

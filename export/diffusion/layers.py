@@ -14,7 +14,7 @@ import onnx_ir as ir
 from export.graph import CONTRIB, GraphBuilder
 from export.linear import LinearEmitter, Projection
 from export.precision import LayoutChooser
-from export.tensor_files import TensorFiles
+from export.tensor_files import FloatArray, TensorFiles
 
 Advance = Callable[[str], None]  # told each part of a component that is done
 
@@ -40,6 +40,10 @@ class LayerEmitter:
         """A tensor as it is stored, or in another shape."""
         array = self._tensors.read(tensor)
         return self.graph.weight(tensor, array if shape is None else array.reshape(shape))
+
+    def read(self, tensor: str) -> FloatArray:
+        """A tensor's numbers, for weights that are not written as they are stored."""
+        return self._tensors.read(tensor)
 
     def convolution(
         self,
