@@ -67,27 +67,37 @@ class ChatSpec(msgspec.Struct, frozen=True, kw_only=True):
 class TextEncoderSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One text encoder of an image model and the tokenizer that it reads.
 
-    A text is `max_length` ids: the start, at most `max_length - 2` of the text, the end, and
-    padding up to `max_length`.
+    A text is at most `max_length` ids: the prefix, as much of the text as fits, the suffix, and
+    padding up to `max_length`. Without a `pad_token_id` it ends behind the suffix.
+
+    `context` says where the rows of its text go for the denoiser: beside or behind those of the
+    encoders before it, or nowhere, where it gives the pooled text alone.
     """
 
     graph: str
     tokenizer: str  # file name of its tokenizer.json
     vocab_size: int
     max_length: int
-    bos_token_id: int
-    eos_token_id: int
-    pad_token_id: int
+    prefix_token_ids: tuple[int, ...]
+    suffix_token_ids: tuple[int, ...]
+    pad_token_id: int | None
+    context: Literal["beside", "behind", "none"] = "beside"
+    gives_pooled: bool = False  # pooled texts of several encoders stand side by side
 
 
 class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What the runner, the engine and the server must know of an image model.
 
     What the model predicts and on which noise schedule is in the file `scheduler`, the checkpoint's
-    own `scheduler_config.json`.
+    own `scheduler_config.json`, with what its pipeline adds.
+
+    With `guidance` "classifier-free" every step runs the model for a negative prompt too; a model
+    with "distilled" is told the scale, and one with "none" knows none.
     """
 
-    pipeline: Literal["stable-diffusion", "stable-diffusion-xl"]
+    pipeline: Literal[
+        "stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3", "flux", "qwen-image"
+    ]
     text_encoders: tuple[TextEncoderSpec, ...]
     denoiser: str
     vae_decoder: str
@@ -97,14 +107,31 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
     latent_scale: int  # pixels that one latent stands for, along each side
     size_multiple: int  # height and width are multiples of it
     max_pixels: int
+    max_side: int | None = None  # pixels, where the denoiser's table of positions ends
     default_height: int
     default_width: int
     default_num_inference_steps: int
     default_guidance_scale: float
-    takes_sizes: bool = False  # the denoiser is told the pooled prompt and the picture's size
+    takes_sizes: bool = False  # the denoiser is told the picture's size
+    context_width: int | None = None  # narrower rows of texts get zeros; None: as the widest are
+    num_empty_rows: int = 0  # rows of zeros behind those of the texts
     zeros_without_negative: bool = False  # no negative prompt is zeros, not an empty text
-    guidance_width: int | None = None  # of a denoiser that is told the guidance scale (LCM)
+    guidance: Literal["classifier-free", "distilled", "none"] = "classifier-free"
+    guidance_width: int | None = None  # waves that stand for the scale (LCM); None: it is a number
     num_parameters: int
+
+    @property
+    def takes_negative_prompt(self) -> bool:
+        return self.guidance == "classifier-free"
+
+    @property
+    def takes_guidance_scale(self) -> bool:
+        return self.guidance != "none"
+
+    @property
+    def has_ragged_texts(self) -> bool:
+        """Whether texts are not padded, so that the denoiser is told how long each one is."""
+        return any(encoder.pad_token_id is None for encoder in self.text_encoders)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -127,6 +154,29 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class ComponentVerification(msgspec.Struct, frozen=True, kw_only=True):
+    """One graph of an image model against its module, on what it was given while it drew."""
+
+    graph: str
+    inputs: tuple[tuple[int, ...], ...]  # the shapes of its first input that were compared
+    relative_error: float  # ||output - reference|| / ||reference||, the largest of all runs
+    max_error: float
+
+
+class ImageVerification(msgspec.Struct, frozen=True, kw_only=True):
+    """A compiled image model against its reference: its components, and pictures of one noise."""
+
+    reference: str  # for example "diffusers 0.42.1 fp32"
+    components: tuple[ComponentVerification, ...]
+    scheduler: str
+    num_inference_steps: int
+    sizes: tuple[tuple[int, int], ...]  # height and width of each picture
+    mean_psnr: float  # dB; 100 for pictures that are equal
+    min_psnr: float
+    max_difference: int  # of 255 levels
+    seconds: float
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The content of `engine.json`."""
 
@@ -144,6 +194,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     chat: ChatSpec | None = None
     image: ImageSpec | None = None
     verification: Verification | None = None
+    image_verification: ImageVerification | None = None
     verification_skipped: str | None = None  # the sentence that says why there is no report
 
 

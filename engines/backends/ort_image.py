@@ -6,49 +6,57 @@ the number of rows, so that a row differs by about 1e-6 between batches of diffe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from engines.backends.ort_session import open_session
 from engines.errors import RunFailed
-from engines.image.runner import DenoiseBatch, FloatArray, IntArray
+from engines.image.runner import DenoiseBatch, EncodedText, FloatArray, IntArray
 from engines.manifest import ImageSpec
+
+Arrays = Mapping[str, NDArray[Any]]
+Observe = Callable[[str, Arrays, Arrays], None]  # told each run: the graph, inputs, outputs
 
 
 class OrtCpuImageRunner:
-    """Implements `ImageRunner`."""
+    """Implements `ImageRunner`; `observe` sees every run of a graph."""
 
-    def __init__(self, folder: Path, spec: ImageSpec, num_threads: int) -> None:
+    def __init__(
+        self, folder: Path, spec: ImageSpec, num_threads: int, observe: Observe | None = None
+    ) -> None:
         def component(graph: str) -> _Component:
-            return _Component(open_session(folder / graph, num_threads), graph)
+            return _Component(open_session(folder / graph, num_threads), graph, observe)
 
         self._text_encoders = [component(encoder.graph) for encoder in spec.text_encoders]
         self._denoiser = component(spec.denoiser)
         self._vae_decoder = component(spec.vae_decoder)
         self._vae_encoder = component(spec.vae_encoder)
 
-    def encode_text(self, token_ids: tuple[IntArray, ...]) -> tuple[FloatArray, FloatArray | None]:
+    def encode_text(self, token_ids: tuple[IntArray, ...]) -> tuple[EncodedText, ...]:
         found = [
             encoder.run({"input_ids": ids})
             for encoder, ids in zip(self._text_encoders, token_ids, strict=True)
         ]
-        context = np.concatenate([outputs["hidden_states"] for outputs in found], axis=-1)
-        return context, found[-1].get("text_embeds")
+        return tuple(
+            EncodedText(outputs.get("hidden_states"), outputs.get("text_embeds"))
+            for outputs in found
+        )
 
     def denoise(self, batch: DenoiseBatch) -> FloatArray:
         told = batch.conditioning
-        inputs: dict[str, FloatArray | None] = {
+        inputs: dict[str, FloatArray | IntArray | None] = {
             "sample": batch.sample,
             "timestep": batch.timestep,
             "encoder_hidden_states": told.context,
+            "context_lengths": told.context_lengths,
             "text_embeds": told.pooled,
             "time_ids": told.time_ids,
-            "timestep_cond": told.guidance,
+            "timestep_cond": told.guidance_waves,
+            "guidance": told.guidance_scale,
         }
         given = {name: array for name, array in inputs.items() if array is not None}
         return self._denoiser.run(given)["model_output"]
@@ -68,14 +76,20 @@ class OrtCpuImageRunner:
 class _Component:
     """One graph, its outputs by name."""
 
-    def __init__(self, session: ort.InferenceSession, graph: str) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, graph: str, observe: Observe | None
+    ) -> None:
         self._session = session
         self._graph = graph
+        self._observe = observe
         self._output_names = [output.name for output in session.get_outputs()]
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, FloatArray]:
+    def run(self, inputs: Arrays) -> dict[str, FloatArray]:
         try:
             outputs = self._session.run(self._output_names, inputs)
         except Exception as error:  # the runtime raises plain classes of its own
             raise RunFailed(f"the runtime rejected a run of {self._graph}: {error}") from error
-        return dict(zip(self._output_names, outputs, strict=True))
+        found = dict(zip(self._output_names, outputs, strict=True))
+        if self._observe is not None:
+            self._observe(self._graph, inputs, found)
+        return found

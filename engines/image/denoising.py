@@ -30,7 +30,7 @@ class Denoising:
         self.request = request
         self.num_rows = 2 if request.is_guided(spec) else 1
         self._spec = spec
-        self._stepper = _build_stepper(request, schedule)
+        self._stepper = _build_stepper(request, spec, schedule)
         self._start = _start_index(request, self._stepper)
         self._index = self._start
         self._generator = np.random.default_rng(request.seed)
@@ -143,15 +143,20 @@ def _from_picture(picture: Picture) -> FloatArray:
     return np.ascontiguousarray(pixels / np.float32(127.5) - 1)
 
 
-def _build_stepper(request: ImageRequest, schedule: NoiseSchedule) -> Stepper:
+def _build_stepper(request: ImageRequest, spec: ImageSpec, schedule: NoiseSchedule) -> Stepper:
     try:
         settings = schedule.settings(request.scheduler)
     except ValueError as error:
         raise InvalidRequest(str(error), "scheduler") from None
     try:
-        return settings.stepper(request.num_inference_steps)
+        return settings.stepper(request.num_inference_steps, _num_image_tokens(request, spec))
     except ValueError as error:
         raise InvalidRequest(str(error), "num_inference_steps") from None
+
+
+def _num_image_tokens(request: ImageRequest, spec: ImageSpec) -> int:
+    """How many pieces of `size_multiple` a side a transformer sees; flow schedules depend on it."""
+    return (request.height // spec.size_multiple) * (request.width // spec.size_multiple)
 
 
 def _start_index(request: ImageRequest, stepper: Stepper) -> int:

@@ -6,21 +6,28 @@ from collections.abc import Sequence
 
 from engines.manifest import ImageSpec, TextEncoderSpec
 
-_NUM_FRAME_IDS = 2  # the start and the end of a text
-
 
 def frame_token_ids(text_ids: Sequence[int], encoder: TextEncoderSpec) -> tuple[int, ...]:
-    """One text as one text encoder reads it: start, as much as fits, end, padding. [max_length]
+    """One text as one text encoder reads it: prefix, as much as fits, suffix, padding.
+
+    These are `max_length` ids, or where the encoder has no padding at most so many.
 
     Args:
         text_ids: What the encoder's tokenizer makes of the text, without special tokens.
         encoder: Reads them.
     """
-    kept = tuple(text_ids[: encoder.max_length - _NUM_FRAME_IDS])
-    framed = (encoder.bos_token_id, *kept, encoder.eos_token_id)
+    kept = tuple(text_ids[: _num_text_ids(encoder)])
+    framed = encoder.prefix_token_ids + kept + encoder.suffix_token_ids
+    if encoder.pad_token_id is None:
+        return framed
     return framed + (encoder.pad_token_id,) * (encoder.max_length - len(framed))
 
 
 def max_text_tokens(spec: ImageSpec) -> int:
     """The most tokens of a text that at least one of the text encoders reads whole."""
-    return max(encoder.max_length for encoder in spec.text_encoders) - _NUM_FRAME_IDS
+    return max(map(_num_text_ids, spec.text_encoders))
+
+
+def _num_text_ids(encoder: TextEncoderSpec) -> int:
+    num_frame_ids = len(encoder.prefix_token_ids) + len(encoder.suffix_token_ids)
+    return encoder.max_length - num_frame_ids

@@ -14,7 +14,7 @@ from engines.manifest import ImageSpec, TextEncoderSpec
 
 Picture = NDArray[np.uint8]  # [height, width, 3]
 Mask = NDArray[np.uint8]  # [height, width]
-TokenIds = tuple[tuple[int, ...], ...]  # for each text encoder, `max_length` ids
+TokenIds = tuple[tuple[int, ...], ...]  # of one text, for each text encoder
 
 MAX_INFERENCE_STEPS = 150
 MAX_GUIDANCE_SCALE = 20
@@ -28,7 +28,7 @@ class ImageRequest:
 
     Attributes:
         image_id: The caller's name for it, not in use by another request of the engine.
-        prompt_token_ids: The prompt for each text encoder, padded to its `max_length`.
+        prompt_token_ids: The prompt for each text encoder, framed and padded as it reads texts.
         negative_token_ids: What to stay away from, where guided; None is what the model was trained
             to take for no text.
         height: Pixels.
@@ -91,7 +91,7 @@ class ImageRequest:
 
     def is_guided(self, spec: ImageSpec) -> bool:
         """Whether every step takes two rows, one of them for the negative prompt."""
-        return self.guidance_scale > 1 and spec.guidance_width is None
+        return self.guidance_scale > 1 and spec.guidance == "classifier-free"
 
 
 def _check_mask(mask: Mask, image: Picture | None) -> None:
@@ -131,8 +131,25 @@ def check_request(request: ImageRequest, spec: ImageSpec) -> None:
             "so it must be 1",
             "cache_interval",
         )
+    if spec.max_side is not None and max(request.height, request.width) > spec.max_side:
+        raise InvalidRequest(
+            f"size is {request.width}x{request.height}, but a side may have at most "
+            f"{spec.max_side} pixels",
+            "size",
+        )
+    if request.guidance_scale > 1 and not spec.takes_guidance_scale:
+        raise InvalidRequest(
+            f"guidance_scale is {request.guidance_scale}, but the model was trained to draw "
+            "without guidance, so it must be at most 1",
+            "guidance_scale",
+        )
     _check_token_ids("prompt_token_ids", request.prompt_token_ids, spec.text_encoders)
     if request.negative_token_ids is not None:
+        if not spec.takes_negative_prompt:
+            raise InvalidRequest(
+                "negative_token_ids are given, but the model takes no negative prompt",
+                "negative_token_ids",
+            )
         _check_token_ids("negative_token_ids", request.negative_token_ids, spec.text_encoders)
 
 
@@ -146,10 +163,10 @@ def _check_token_ids(
             param,
         )
     for ids, encoder in zip(token_ids, encoders, strict=True):
-        if len(ids) != encoder.max_length:
-            raise InvalidRequest(
-                f"{param} has {len(ids)} ids, but a text has {encoder.max_length}", param
-            )
+        is_padded = encoder.pad_token_id is not None
+        if len(ids) > encoder.max_length or (is_padded and len(ids) < encoder.max_length):
+            limit = encoder.max_length if is_padded else f"at most {encoder.max_length}"
+            raise InvalidRequest(f"{param} has {len(ids)} ids, but a text has {limit}", param)
         wrong = next((i for i in ids if not 0 <= i < encoder.vocab_size), None)
         if wrong is not None:
             raise InvalidRequest(

@@ -13,13 +13,23 @@ IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
+class EncodedText:
+    """What one text encoder makes of texts; None is what it does not give."""
+
+    rows: FloatArray | None  # [n, num_tokens, width]
+    pooled: FloatArray | None = None  # [n, pooled width]
+
+
+@dataclass(frozen=True, slots=True)
 class Conditioning:
     """What the denoiser is told beside sample and time, for each row; None is what it lacks."""
 
     context: FloatArray  # [n, num_tokens, width]
+    context_lengths: IntArray | None = None  # [n] tokens of ragged texts; behind them are zeros
     pooled: FloatArray | None = None  # [n, pooled width]
     time_ids: FloatArray | None = None  # [n, 6] original, crop and target size, height first
-    guidance: FloatArray | None = None  # [n, guidance width]
+    guidance_waves: FloatArray | None = None  # [n, guidance width]
+    guidance_scale: FloatArray | None = None  # [n]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +47,8 @@ class ImageRunner(Protocol):
     Every method raises `RunFailed` where the runtime rejects its inputs.
     """
 
-    def encode_text(self, token_ids: tuple[IntArray, ...]) -> tuple[FloatArray, FloatArray | None]:
-        """Encode texts, each given to every text encoder as `[n, max_length]` ids.
-
-        Returns:
-            The rows of all encoders side by side, [n, max_length, width], and the pooled text
-            [n, pooled width] where an encoder gives one.
-        """
+    def encode_text(self, token_ids: tuple[IntArray, ...]) -> tuple[EncodedText, ...]:
+        """Encode texts, given to each text encoder as `[n, num_ids]` ids."""
         ...
 
     def denoise(self, batch: DenoiseBatch) -> FloatArray:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from export.checkpoint import CONFIG_FILE, read_json_object
-from export.diffusion.pipelines import PIPELINES, Pipeline
+from export.diffusion.pipelines import PIPELINES, TEXT_ENCODER, Pipeline, tokenizer_of
 from export.errors import CheckpointError
 from export.tensor_files import TRANSFORMERS_STEM, TensorFiles, open_tensor_files
 
@@ -67,6 +67,11 @@ class DiffusionCheckpoint:
     components: Mapping[str, Component]
     scheduler_config: dict[str, Any]
 
+    @property
+    def left_out(self) -> bool:
+        """Whether the pipeline's optional component is not there."""
+        return self.pipeline.optional not in (None, *self.components)
+
 
 def is_diffusion_checkpoint(folder: Path) -> bool:
     """Whether a folder has the layout of diffusers."""
@@ -88,11 +93,17 @@ def open_diffusion_checkpoint(
         raise CheckpointError(f"{folder} is not a diffusers checkpoint: it holds no {INDEX_FILE}")
     index = read_json_object(folder / INDEX_FILE)
     pipeline = _find_pipeline(index)
-    for setting in pipeline.settings:
+    models = {
+        component: supported
+        for component, supported in pipeline.models.items()
+        if component != pipeline.optional or not _is_left_out(index, component)
+    }
+    tokenizers = [tokenizer_of(name) for name in models if name.startswith(TEXT_ENCODER)]
+    for setting in (*tokenizers, "scheduler"):
         _component_folder(folder, index, setting)
     components = {
         component: _open_component(folder, index, component, supported)
-        for component, supported in pipeline.models.items()
+        for component, supported in models.items()
     }
     scheduler_config = read_json_object(_existing(folder / "scheduler" / SCHEDULER_CONFIG_FILE))
     return DiffusionCheckpoint(
@@ -123,6 +134,10 @@ def _open_component(
     config = read_json_object(_existing(component_folder / CONFIG_FILE))
     tensors = open_tensor_files(component_folder, _stem(component_folder, index[component][0]))
     return Component(component, class_name, config, tensors)
+
+
+def _is_left_out(index: dict[str, Any], component: str) -> bool:
+    return index.get(component) in (None, [None, None])
 
 
 def _component_folder(folder: Path, index: dict[str, Any], component: str) -> Path:

@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from engines import __version__
 from engines.manifest import FileEntry
 from export.diffusion.checkpoint import Component, DiffusionCheckpoint
-from export.diffusion.clip import text_encoder
-from export.diffusion.clip.config import TextEncoderConfig, read_text_encoder_config
-from export.diffusion.clip.tensors import open_text_encoder_tensors
+from export.diffusion.components import COMPONENT_CLASSES, Emit
+from export.diffusion.fit import check_fit
 from export.diffusion.layers import Advance
 from export.diffusion.pipelines import PipelineGraph
-from export.diffusion.unet import unet
-from export.diffusion.unet.config import UNetConfig, read_unet_config
-from export.diffusion.unet.tensors import open_unet_tensors
-from export.diffusion.vae import autoencoder
-from export.diffusion.vae.config import VAEConfig, read_vae_config
-from export.diffusion.vae.tensors import open_vae_tensors
+from export.diffusion.traits import Traits
 from export.errors import CheckpointError
 from export.graph import GraphBuilder
 from export.precision import LayoutChooser
-from export.tensor_files import TensorFiles
 from export.weights import WeightsFile, file_entry
-
-ComponentConfig = TextEncoderConfig | UNetConfig | VAEConfig
-
-
-class Emit(Protocol):
-    """Emits one component into a graph."""
-
-    def __call__(
-        self, *, graph: GraphBuilder, precision: LayoutChooser, advance: Advance
-    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +25,22 @@ class ComponentGraph:
 
     Attributes:
         name: The graph's name; its files are `{name}.onnx` and `{name}.onnx.data`.
-        component: The component whose weights it takes.
-        config: That component's config.
+        place: The graph's place in the pipeline.
+        traits: What the others must know of the component.
         num_parts: How often its emission advances.
         emit: Draws it.
     """
 
     name: str
-    component: str
-    config: ComponentConfig
+    place: PipelineGraph
+    traits: Traits
     num_parts: int
     emit: Emit
+
+    @property
+    def component(self) -> str:
+        """The component whose weights it takes."""
+        return self.place.component
 
 
 def plan_graphs(checkpoint: DiffusionCheckpoint) -> tuple[ComponentGraph, ...]:
@@ -66,9 +51,11 @@ def plan_graphs(checkpoint: DiffusionCheckpoint) -> tuple[ComponentGraph, ...]:
     """
     components = checkpoint.components
     graphs = tuple(
-        plan_component(graph, components[graph.component]) for graph in checkpoint.pipeline.graphs
+        plan_component(graph, components[graph.component])
+        for graph in checkpoint.pipeline.graphs
+        if graph.component in components
     )
-    check_widths({graph.component: graph.config for graph in graphs})
+    check_fit(checkpoint, {graph.place: graph.traits for graph in graphs})
     return graphs
 
 
@@ -78,13 +65,8 @@ def plan_component(graph: PipelineGraph, component: Component) -> ComponentGraph
     Raises:
         CheckpointError: It cannot be compiled.
     """
-    config = _read_config(component)
-    try:
-        tensors = _open_tensors(config, component.tensors)
-    except CheckpointError as error:
-        raise CheckpointError(f"{component.name}: {error}") from None
-    num_parts, emit = _emitter(graph, config, tensors)
-    return ComponentGraph(graph.name, graph.component, config, num_parts, emit)
+    drawing = COMPONENT_CLASSES[component.class_name](graph, component)
+    return ComponentGraph(graph.name, graph, drawing.traits, drawing.num_parts, drawing.emit)
 
 
 def compile_component(
@@ -108,70 +90,3 @@ def compile_component(
             raise CheckpointError(f"{graph.component}: {error}") from None
         builder.save(graph_path, __version__)
         return {graph_path.name: file_entry(graph_path), weights_path.name: weights.finish()}
-
-
-def check_widths(configs: Mapping[str, ComponentConfig]) -> None:
-    """Check that what one component gives is what the next one takes.
-
-    Raises:
-        CheckpointError: It is not; the message names both.
-    """
-    unet_config, vae_config = configs["unet"], configs["vae"]
-    assert isinstance(unet_config, UNetConfig)
-    assert isinstance(vae_config, VAEConfig)
-    encoders = [config for config in configs.values() if isinstance(config, TextEncoderConfig)]
-    context = sum(encoder.hidden_size for encoder in encoders)
-    projected = sum(encoder.projection_dim or 0 for encoder in encoders)
-    pooled = 0 if unet_config.text_time is None else unet_config.text_time.text_width
-    latents = vae_config.latent_channels
-    _require_width("cross_attention_dim", unet_config.cross_attention_dim, "text rows", context)
-    _require_width("text_embeds width", pooled, "projected text", projected)
-    _require_width("in_channels", unet_config.in_channels, "latent channels", latents)
-    _require_width("out_channels", unet_config.out_channels, "latent channels", latents)
-
-
-def _require_width(field: str, width: int, what: str, given: int) -> None:
-    if width != given:
-        raise CheckpointError(
-            f"unet/config.json has {field} = {width}, but the other components' configs have "
-            f"{what} of {given}"
-        )
-
-
-def _read_config(component: Component) -> ComponentConfig:
-    file, content = component.config_file, component.config
-    match component.class_name:
-        case "UNet2DConditionModel":
-            return read_unet_config(file, content)
-        case "AutoencoderKL":
-            return read_vae_config(file, content)
-        case "CLIPTextModelWithProjection":
-            return read_text_encoder_config(file, content, has_projection=True)
-        case _:
-            return read_text_encoder_config(file, content, has_projection=False)
-
-
-def _open_tensors(config: ComponentConfig, files: TensorFiles) -> TensorFiles:
-    if isinstance(config, UNetConfig):
-        return open_unet_tensors(config, files)
-    if isinstance(config, VAEConfig):
-        return open_vae_tensors(config, files)
-    return open_text_encoder_tensors(config, files)
-
-
-def _emitter(
-    graph: PipelineGraph, config: ComponentConfig, tensors: TensorFiles
-) -> tuple[int, Emit]:
-    """The number of parts, and what emits them."""
-    if isinstance(config, TextEncoderConfig):
-        return text_encoder.num_parts(config, graph.hidden_state), partial(
-            text_encoder.emit_text_encoder, config, tensors, hidden_state=graph.hidden_state
-        )
-    if isinstance(config, UNetConfig):
-        return unet.num_parts(config), partial(unet.emit_unet, config, tensors)
-    half = (
-        autoencoder.emit_vae_decoder
-        if graph.kind == "vae_decoder"
-        else autoencoder.emit_vae_encoder
-    )
-    return autoencoder.num_parts(config), partial(half, config, tensors)

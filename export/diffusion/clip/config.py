@@ -7,6 +7,7 @@ from typing import Any
 
 from export.diffusion.fields import ConfigFields
 from export.diffusion.shapes import Shapes, linear_shapes, norm_shapes
+from export.diffusion.traits import TextTraits
 
 ACTIVATIONS = ("quick_gelu", "gelu")
 PROJECTION = "text_projection"
@@ -37,6 +38,15 @@ class TextEncoderConfig:
     @property
     def pools_highest_id(self) -> bool:
         return self.eos_token_id == 2
+
+    @property
+    def traits(self) -> TextTraits:
+        return TextTraits(
+            vocab_size=self.vocab_size,
+            row_width=self.hidden_size,
+            pooled_width=self.projection_dim or self.hidden_size,
+            max_positions=self.max_position_embeddings,
+        )
 
     @property
     def layer_names(self) -> list[str]:

@@ -1,12 +1,13 @@
 """A text encoder's graph: token ids in, a row for each token and the whole text's row out.
 
 Input: `input_ids` int64 [B, T], T up to `max_position_embeddings`.
-Outputs: `hidden_states` float32 [B, T, hidden_size], and with a projection `text_embeds` float32
-[B, projection_dim].
+Outputs: `hidden_states` float32 [B, T, hidden_size], or `text_embeds` float32 [B, projection_dim],
+or both; without a projection the latter is as wide as the former.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -23,12 +24,24 @@ from export.tensor_files import TensorFiles
 HiddenState = Literal["last", "penultimate"]
 
 
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What the graph gives: a layer's rows or None, and whether the whole text's row."""
+
+    hidden_state: HiddenState | None
+    pooled: bool
+
+    @property
+    def needs_last_layer(self) -> bool:
+        return self.pooled or self.hidden_state == "last"
+
+
 def emit_text_encoder(
     config: TextEncoderConfig,
     tensors: TensorFiles,
     graph: GraphBuilder,
     precision: LayoutChooser,
-    hidden_state: HiddenState,
+    outputs: Outputs,
     advance: Advance,
 ) -> None:
     """Emit everything that the outputs need; `advance` is told each part that is done.
@@ -38,20 +51,16 @@ def emit_text_encoder(
         tensors: What `open_text_encoder_tensors` returned.
         graph: Takes nodes and weights.
         precision: The layout of each node.
-        hidden_state: Which layer `hidden_states` comes from.
+        outputs: What the graph gives.
         advance: See above.
     """
     layers = LayerEmitter(graph, tensors, precision)
-    TextEncoderEmitter(config, graph, layers).emit(hidden_state, advance)
+    TextEncoderEmitter(config, graph, layers).emit(outputs, advance)
 
 
-def num_parts(config: TextEncoderConfig, hidden_state: HiddenState) -> int:
+def num_parts(config: TextEncoderConfig, outputs: Outputs) -> int:
     """How often an emission advances."""
-    return config.num_layers + _needs_last_layer(config, hidden_state)
-
-
-def _needs_last_layer(config: TextEncoderConfig, hidden_state: HiddenState) -> bool:
-    return hidden_state == "last" or config.projection_dim is not None
+    return config.num_layers + outputs.needs_last_layer
 
 
 class TextEncoderEmitter:
@@ -64,7 +73,7 @@ class TextEncoderEmitter:
         self._graph = graph
         self._layers = layers
 
-    def emit(self, hidden_state: HiddenState, advance: Advance) -> None:
+    def emit(self, outputs: Outputs, advance: Advance) -> None:
         graph, config, layers = self._graph, self._config, self._layers
         input_ids = graph.input("input_ids", "int64", ["batch", "num_tokens"])
         rows = self._embed(input_ids)
@@ -74,16 +83,23 @@ class TextEncoderEmitter:
             rows = self._emit_layer(rows, layer)
             advance(layer)
         output = rows
-        if _needs_last_layer(config, hidden_state):
+        if outputs.needs_last_layer:
             last_rows = self._emit_layer(rows, last)
             final = layers.layer_norm(last_rows, "final_layer_norm", config.layer_norm_eps)
-            output = final if hidden_state == "last" else rows
-            if config.projection_dim is not None:
-                text = layers.linear(self._pool(final, input_ids), PROJECTION, bias=False)
-                graph.output(text, "text_embeds", "float32", ["batch", config.projection_dim])
+            output = final if outputs.hidden_state == "last" else rows
+            if outputs.pooled:
+                self._emit_text(final, input_ids)
             advance(last)
-        shape: list[int | str] = ["batch", "num_tokens", config.hidden_size]
-        graph.output(output, "hidden_states", "float32", shape)
+        if outputs.hidden_state is not None:
+            shape: list[int | str] = ["batch", "num_tokens", config.hidden_size]
+            graph.output(output, "hidden_states", "float32", shape)
+
+    def _emit_text(self, rows: ir.Value, input_ids: ir.Value) -> None:
+        text, width = self._pool(rows, input_ids), self._config.projection_dim
+        if width is not None:
+            text = self._layers.linear(text, PROJECTION, bias=False)
+        shape: list[int | str] = ["batch", width or self._config.hidden_size]
+        self._graph.output(text, "text_embeds", "float32", shape)
 
     def _embed(self, input_ids: ir.Value) -> ir.Value:
         graph, layers = self._graph, self._layers

@@ -7,7 +7,9 @@ from typing import Any
 
 from export.diffusion.fields import ConfigFields
 from export.diffusion.timestep import Sinusoids
+from export.diffusion.traits import DenoiserTraits, Width
 
+_SAMPLE_SIZE = 64  # latents along a side, where the config does not say
 NUM_TIME_IDS = 6  # original size, crop and target size, two numbers each
 
 Depths = tuple[tuple[int, ...] | None, ...]
@@ -91,6 +93,20 @@ class UNetConfig:
     time_embed_dim: int
     guidance_width: int | None
     text_time: TextTimeEmbedding | None
+
+    @property
+    def traits(self) -> DenoiserTraits:
+        pooled = 0 if self.text_time is None else self.text_time.text_width
+        return DenoiserTraits(
+            context=Width("cross_attention_dim", self.cross_attention_dim),
+            pooled=Width("text_embeds width", pooled),
+            in_channels=Width("in_channels", self.in_channels),
+            out_channels=Width("out_channels", self.out_channels),
+            sample_size=_SAMPLE_SIZE,
+            takes_sizes=self.text_time is not None,
+            guidance="classifier-free" if self.guidance_width is None else "distilled",
+            guidance_width=self.guidance_width,
+        )
 
 
 def read_unet_config(file: str, content: dict[str, Any]) -> UNetConfig:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from export.diffusion.fields import ConfigFields
+from export.diffusion.traits import VAETraits
 
 _BLOCK_TYPES = {
     "down_block_types": "DownEncoderBlock2D",
@@ -44,6 +45,14 @@ class VAEConfig:
     def scale(self) -> int:
         """Pixels that one latent stands for, along each side."""
         return int(2 ** (len(self.block_out_channels) - 1))
+
+    @property
+    def traits(self) -> VAETraits:
+        return VAETraits(
+            picture_channels=(self.in_channels, self.out_channels),
+            latent_channels=self.latent_channels,
+            scale=self.scale,
+        )
 
 
 def read_vae_config(file: str, content: dict[str, Any]) -> VAEConfig:

@@ -6,6 +6,7 @@ import numpy as np
 
 from engines.image.engine import ImageEngine
 from engines.image.request import ImageRequest
+from engines.image.runner import EncodedText
 from engines.image.scheduler import ImageSchedulerConfig
 from engines.image.schedulers.schedule import NoiseSchedule
 from engines.manifest import ImageSpec, TextEncoderSpec
@@ -24,8 +25,8 @@ def make_spec(**changes) -> ImageSpec:
         tokenizer="tokenizer.json",
         vocab_size=VOCAB_SIZE,
         max_length=MAX_LENGTH,
-        bos_token_id=BOS,
-        eos_token_id=EOS,
+        prefix_token_ids=(BOS,),
+        suffix_token_ids=(EOS,),
         pad_token_id=PAD,
     )
     fields = {
@@ -73,17 +74,17 @@ class FakeImageRunner:
 
     def encode_text(self, token_ids):
         self.texts.append(token_ids[0])
-        rows = np.concatenate([ids[:, :, None] for ids in token_ids], axis=-1).astype(np.float32)
-        return rows / VOCAB_SIZE, rows.mean(axis=1) / VOCAB_SIZE
+        rows = [ids[:, :, None].astype(np.float32) / VOCAB_SIZE for ids in token_ids]
+        return tuple(EncodedText(row, row.mean(axis=1)) for row in rows)
 
     def denoise(self, batch):
         self.batches.append(batch.sample.shape)
         told = batch.conditioning
         text = told.context.mean(axis=(1, 2))
-        for extra in (told.pooled, told.time_ids, told.guidance):
+        for extra in (told.pooled, told.time_ids, told.guidance_waves, told.guidance_scale):
             if extra is not None:
                 assert len(extra) == len(batch.sample)
-                text = text + extra.mean(axis=1)
+                text = text + extra.reshape(len(extra), -1).mean(axis=1)
         drift = text + batch.timestep / np.float32(1000)  # [n]
         return np.tanh(batch.sample * np.float32(0.5) + drift[:, None, None, None])
 

@@ -173,7 +173,7 @@ def test_without_a_negative_prompt_the_empty_text_is_what_guidance_leads_away_fr
 
 
 def test_a_model_that_was_trained_on_zeros_gets_them_only_without_a_negative_prompt():
-    spec = make_spec(zeros_without_negative=True, takes_sizes=True)
+    spec = make_spec(zeros_without_negative=True)
     empty = ((BOS, EOS, PAD, PAD, PAD),)
     runner = FakeImageRunner()
     engine = make_engine(runner, spec)
@@ -187,7 +187,7 @@ def test_a_model_that_was_trained_on_zeros_gets_them_only_without_a_negative_pro
 
 
 def test_a_model_that_is_told_the_guidance_takes_one_row_and_obeys_it():
-    spec, runner = make_spec(guidance_width=8), FakeImageRunner()
+    spec, runner = make_spec(guidance="distilled", guidance_width=8), FakeImageRunner()
     engine = make_engine(runner, spec)
     engine.add(make_request(1))
     engine.step()

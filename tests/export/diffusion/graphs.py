@@ -56,11 +56,12 @@ def save_component(module: torch.nn.Module, folder: Path, name: str) -> Componen
 
 
 def compile_module(
-    module: torch.nn.Module, folder: Path, kind: str, precision=FP32, hidden_state="last"
+    module: torch.nn.Module, folder: Path, name: str, precision=FP32, **place
 ) -> CompiledGraph:
     """From a module to its compiled graph, through a checkpoint on the disk."""
-    component = save_component(module, folder, kind.partition("_")[0])
-    graph = PipelineGraph(name=kind, component=component.name, kind=kind, hidden_state=hidden_state)
+    component = save_component(module, folder, name.partition("_")[0])
+    kind = "denoiser" if name in ("unet", "transformer") else name
+    graph = PipelineGraph(name=name, component=component.name, kind=kind, **place)
     return compile_graph(plan_component(graph, component), folder, precision)
 
 

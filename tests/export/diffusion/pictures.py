@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer
 
 from engines.image.engine import ImageEngine
+from engines.image.prompt import frame_token_ids
 from engines.image.request import ImageRequest, TokenIds
 from engines.image.schedulers.schedule import SHORT_NAMES
 from engines.load_image import ImageEngineOptions, load_image_engine
@@ -32,8 +33,9 @@ def token_ids(folder: Path, text: str) -> TokenIds:
     """The ids of a text for each text encoder, as a server makes them."""
     ids = []
     for encoder in read_manifest(folder).image.text_encoders:
-        found = Tokenizer.from_file(str(folder / encoder.tokenizer)).encode(text).ids
-        ids.append((*found, *[encoder.pad_token_id] * (encoder.max_length - len(found))))
+        tokenizer = Tokenizer.from_file(str(folder / encoder.tokenizer))
+        found = tokenizer.encode(text, add_special_tokens=False).ids
+        ids.append(frame_token_ids(found, encoder))
     return tuple(ids)
 
 

@@ -12,7 +12,7 @@ from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
 
 from export.diffusion.clip.config import read_text_encoder_config
-from export.diffusion.tokenizer import read_clip_tokenizer
+from export.diffusion.clip.tokenizer import read_clip_tokenizer
 from export.errors import CheckpointError
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -28,7 +28,7 @@ TEXTS = [
     "",
     "   ",
 ]
-ENCODER = read_text_encoder_config("config.json", {"vocab_size": 2000}, has_projection=False)
+ENCODER = read_text_encoder_config("config.json", {"vocab_size": 2000}, has_projection=False).traits
 
 
 @pytest.fixture(scope="session")
@@ -56,8 +56,8 @@ def test_the_old_files_give_the_ids_of_transformers(make_folder, pad_token):
     reference, found = CLIPTokenizer.from_pretrained(folder), read_clip_tokenizer(folder, ENCODER)
     for text in TEXTS:
         assert found.tokenizer.encode(text).ids == reference(text).input_ids, text
-    assert found.bos_token_id == reference.bos_token_id
-    assert found.eos_token_id == reference.eos_token_id
+    assert found.prefix_token_ids == (reference.bos_token_id,)
+    assert found.suffix_token_ids == (reference.eos_token_id,)
     assert found.pad_token_id == reference.pad_token_id
     assert found.max_length == 77
 
@@ -85,7 +85,7 @@ def test_the_fast_form_is_taken_as_it_is_without_padding_and_truncation(make_fol
 
 def test_a_text_is_never_longer_than_the_encoder_has_positions(make_folder):
     folder = make_folder(model_max_length=1e30)
-    encoder = replace(ENCODER, max_position_embeddings=64)
+    encoder = replace(ENCODER, max_positions=64)
     assert read_clip_tokenizer(folder, encoder).max_length == 64
 
 
