@@ -11,6 +11,9 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from export.diffusion.doubling import PHASES, interleave
+from export.diffusion.quantization.int8 import Int8Emitter
+from export.diffusion.quantization.precision import Int8Precision, WatchfulPrecision
 from export.graph import CONTRIB, GraphBuilder
 from export.linear import LinearEmitter, Projection
 from export.precision import LayoutChooser
@@ -18,7 +21,9 @@ from export.tensor_files import FloatArray, TensorFiles
 
 Advance = Callable[[str], None]  # told each part of a component that is done
 
-SAME_3X3 = (1, 1, 1, 1)  # top, left, bottom, right
+Pads = tuple[int, int, int, int]  # top, left, bottom, right
+
+SAME_3X3: Pads = (1, 1, 1, 1)
 
 
 class LayerEmitter:
@@ -35,6 +40,8 @@ class LayerEmitter:
         self._tensors = tensors
         self._precision = precision
         self._linear = LinearEmitter(graph, tensors, precision, None)
+        ranges = precision.ranges if isinstance(precision, Int8Precision) else {}
+        self._int8 = Int8Emitter(graph, tensors, ranges)
 
     def weight(self, tensor: str, shape: tuple[int, ...] | None = None) -> ir.Value:
         """A tensor as it is stored, or in another shape."""
@@ -46,37 +53,46 @@ class LayerEmitter:
         return self._tensors.read(tensor)
 
     def convolution(
-        self,
-        x: ir.Value,
-        name: str,
-        *,
-        stride: int = 1,
-        pads: tuple[int, int, int, int] = SAME_3X3,
+        self, x: ir.Value, name: str, *, stride: int = 1, pads: Pads = SAME_3X3
     ) -> ir.Value:
-        """[B, C, H, W] -> [B, N, H', W']; `pads` are those of top, left, bottom and right.
+        """[B, C, H, W] -> [B, N, H', W'].
 
         Raises:
-            ValueError: The node is to have a layout that convolutions do not have.
+            ValueError: The node is to have a layout that it cannot have.
         """
-        layout = self._precision.layout(name)
-        if layout != "fp32":
-            raise ValueError(f"{name} is a convolution, which can be fp32, not {layout}")
-        kernel = self._tensors.shape(f"{name}.weight")[2:]
-        return self.graph.op(
-            "Conv",
-            [x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")],
-            name,
-            kernel_shape=list(kernel),
-            pads=list(pads),
-            strides=[stride, stride],
-        )
+        weight = self._tensors.read(f"{name}.weight")
+        if self._is_int8_convolution(name):
+            levels = self._int8.convolve(x, name, name, weight, stride, pads)
+            return self._int8.dequantize(levels, name)
+        bias = self.weight(f"{name}.bias")
+        y = self._convolve(x, name, weight, bias, stride, pads)
+        self._watch(name, x, y)
+        return y
 
     def pointwise_convolution(self, x: ir.Value, name: str) -> ir.Value:
         """A kernel of one pixel, [B, C, H, W] -> [B, N, H, W]."""
         return self.convolution(x, name, pads=(0, 0, 0, 0))
 
+    def doubling_convolution(self, x: ir.Value, name: str) -> ir.Value:
+        """Make four of each pixel, then convolve 3 x 3: [B, C, H, W] -> [B, N, 2 * H, 2 * W]."""
+        weight, graph = self._tensors.read(f"{name}.weight"), self.graph
+        phases = [(f"{name}.{phase.name}", phase.weight(weight), phase.pads) for phase in PHASES]
+        if self._is_int8_convolution(name):
+            levels = [
+                self._int8.convolve(x, name, part, kernel, 1, pads) for part, kernel, pads in phases
+            ]
+            return self._int8.dequantize(interleave(graph, levels, f"{name}.levels"), name)
+        bias = self.weight(f"{name}.bias")
+        parts = [self._convolve(x, part, kernel, bias, 1, pads) for part, kernel, pads in phases]
+        y = interleave(graph, parts, name)
+        self._watch(name, x, y)
+        return y
+
     def linear(self, x: ir.Value, name: str, *, bias: bool = True) -> ir.Value:
         """[..., K] -> [..., N]."""
+        if self._precision.layout(name) == "int8" and self._int8.has_ranges(name):
+            return self._int8.linear(x, name, bias=bias)
+        self._watch(name, x)
         biases = (f"{name}.bias",) if bias else ()
         return self._linear.emit(x, Projection(name, (f"{name}.weight",), biases))
 
@@ -150,6 +166,15 @@ class LayerEmitter:
             unidirectional=int(is_causal),
         )
 
+    def moved(self, x: ir.Value, reader: str, move: Callable[[ir.Value], ir.Value]) -> ir.Value:
+        """`move(x)`, which only copies values, for `reader` and other layers of its layout.
+
+        Where they read uint8 that is moved, which is a quarter of the bytes.
+        """
+        if self._precision.layout(reader) == "int8" and self._int8.has_ranges(reader):
+            return self._int8.moved(x, reader, move)
+        return move(x)
+
     def image_to_rows(self, image: ir.Value, name: str) -> ir.Value:
         """[B, C, H, W] -> [B, H * W, C]."""
         graph = self.graph
@@ -169,3 +194,33 @@ class LayerEmitter:
 
     def add(self, x: ir.Value, y: ir.Value, name: str) -> ir.Value:
         return self.graph.op("Add", [x, y], name)
+
+    def _convolve(
+        self,
+        x: ir.Value,
+        name: str,
+        weight: FloatArray,
+        bias: ir.Value,
+        stride: int,
+        pads: Pads,
+    ) -> ir.Value:
+        return self.graph.op(
+            "Conv",
+            [x, self.graph.weight(f"{name}.weight", weight), bias],
+            name,
+            kernel_shape=list(weight.shape[2:]),
+            pads=list(pads),
+            strides=[stride, stride],
+        )
+
+    def _is_int8_convolution(self, name: str) -> bool:
+        layout = self._precision.layout(name)
+        if layout == "int8" and not self._int8.has_ranges(name):
+            raise ValueError(f"{name} is a convolution, which is int8 only in a range")
+        if layout not in ("fp32", "int8"):
+            raise ValueError(f"{name} is a convolution, which can be fp32 or int8, not {layout}")
+        return layout == "int8"
+
+    def _watch(self, name: str, x: ir.Value, y: ir.Value | None = None) -> None:
+        if isinstance(self._precision, WatchfulPrecision):
+            self._precision.watch(name, x, y)

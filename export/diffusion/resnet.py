@@ -94,7 +94,7 @@ class Downsample:
 
 @dataclass(frozen=True, slots=True)
 class Upsample:
-    """Every pixel four times, then a convolution."""
+    """Every pixel four times, then a convolution of that."""
 
     name: str
     channels: int
@@ -107,21 +107,21 @@ class Upsample:
 
         Those can be one less than double: an odd size rounds up where it is halved.
         """
-        graph, name = layers.graph, self.name
-        inputs: list[ir.Value | None]
+        reader = f"{self.name}.conv"
         if like is None:
-            double = graph.constant("double", np.array([1, 1, 2, 2], np.float32))
-            inputs, axes = [x, None, double], [0, 1, 2, 3]
-        else:
-            size = graph.op("Shape", [like], f"{name}.size", start=2, end=4)
-            inputs, axes = [x, None, None, size], [2, 3]
-        resized = graph.op(
-            "Resize",
-            inputs,
-            f"{name}.resized",
-            mode="nearest",
-            coordinate_transformation_mode="asymmetric",
-            nearest_mode="floor",
-            axes=axes,
-        )
-        return layers.convolution(resized, f"{name}.conv")
+            return layers.doubling_convolution(x, reader)
+        graph = layers.graph
+        size = graph.op("Shape", [like], f"{self.name}.size", start=2, end=4)
+
+        def resize(image: ir.Value) -> ir.Value:
+            return graph.op(
+                "Resize",
+                [image, None, None, size],
+                f"{self.name}.resized",
+                mode="nearest",
+                coordinate_transformation_mode="asymmetric",
+                nearest_mode="floor",
+                axes=[2, 3],
+            )
+
+        return layers.convolution(layers.moved(x, reader, resize), reader)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import onnx_ir as ir
 
@@ -74,7 +75,9 @@ class SpatialTransformer:
     def emit(self, layers: LayerEmitter, image: ir.Value, context: ir.Value) -> ir.Value:
         """[B, channels, H, W] in and out; `context` is [B, T, context_width]."""
         normed = layers.group_norm(image, f"{self.name}.norm", self.num_groups, GROUP_NORM_EPSILON)
-        rows = layers.linear(layers.image_to_rows(normed, self.name), f"{self.name}.proj_in")
+        first = f"{self.name}.proj_in"
+        to_rows = partial(layers.image_to_rows, name=self.name)
+        rows = layers.linear(layers.moved(normed, first, to_rows), first)
         for block in self.block_names:
             rows = self._emit_block(layers, rows, context, block)
         rows = layers.linear(rows, f"{self.name}.proj_out")

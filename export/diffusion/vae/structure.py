@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import onnx_ir as ir
 
@@ -33,7 +34,8 @@ class PixelAttention:
         """[B, channels, H, W] in and out."""
         name, norm = self.name, self.norm
         normed = layers.group_norm(image, f"{name}.group_norm", norm.num_groups, norm.epsilon)
-        rows = layers.image_to_rows(normed, name)
+        to_rows = partial(layers.image_to_rows, name=name)
+        rows = layers.moved(normed, f"{name}.{ATTENTION_LAYERS[0]}", to_rows)
         query, key, value = (
             layers.linear(rows, f"{name}.{layer}") for layer in ATTENTION_LAYERS[:3]
         )

@@ -1,0 +1,122 @@
+"""Which layers of an image model become int8: one table of node classes.
+
+A node is named after its module. The first class of its kind of graph that has a pattern for it is
+its class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from export.diffusion.quantization.ranges import ActivationRange
+from export.precision import Layout
+
+if TYPE_CHECKING:  # the table of pipelines imports what is drawn, and that imports this
+    from export.diffusion.pipelines import GraphKind
+
+
+@dataclass(frozen=True, slots=True)
+class NodeClass:
+    """Nodes that are quantized alike.
+
+    Attributes:
+        name: As the manifest names it.
+        kind: The graphs that it is about.
+        patterns: Globs over the names of nodes.
+        layout: Of its weights where int8 is asked for.
+    """
+
+    name: str
+    kind: GraphKind
+    patterns: tuple[str, ...]
+    layout: Layout
+
+
+_CONVOLUTIONS = ("*.conv1", "*.conv2", "*.conv_shortcut", "*.conv")
+_ATTENTIONS = ("*.attentions.*",)
+
+NODE_CLASSES = (
+    NodeClass("text_encoder", "text_encoder", ("*",), "fp32"),
+    NodeClass("denoiser convolutions", "denoiser", _CONVOLUTIONS, "int8"),
+    NodeClass("denoiser transformers", "denoiser", _ATTENTIONS, "int8"),
+    # The first and the last convolution see four channels, in which every level counts.
+    NodeClass("denoiser ends and time", "denoiser", ("*",), "fp32"),
+    NodeClass("vae_decoder convolutions", "vae_decoder", _CONVOLUTIONS, "int8"),
+    NodeClass("vae_decoder attention", "vae_decoder", _ATTENTIONS, "fp32"),
+    NodeClass("vae_decoder ends", "vae_decoder", ("*",), "fp32"),
+    # It runs once for each picture that is edited.
+    NodeClass("vae_encoder", "vae_encoder", ("*",), "fp32"),
+)
+
+
+def node_class(kind: GraphKind, node: str) -> NodeClass:
+    """The class of a node."""
+    return next(
+        entry
+        for entry in NODE_CLASSES
+        if entry.kind == kind and any(fnmatchcase(node, pattern) for pattern in entry.patterns)
+    )
+
+
+def describe_layouts(precision: Layout) -> dict[str, str]:
+    """Node class -> layout, for the manifest."""
+    return {
+        entry.name: entry.layout if precision == "int8" else precision for entry in NODE_CLASSES
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRanges:
+    """What a calibration found of one node; a matrix multiplication has no range of its output."""
+
+    x: ActivationRange
+    y: ActivationRange | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Precision:
+    """The layouts of one graph in int8, and the ranges that its quantized nodes work in.
+
+    Attributes:
+        kind: The graph's.
+        ranges: By node. Without one, a matrix multiplication scales each row by its maximum.
+    """
+
+    kind: GraphKind
+    ranges: Mapping[str, NodeRanges]
+
+    def layout(self, node: str) -> Layout:
+        return node_class(self.kind, node).layout
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """The values around a node that is to become int8."""
+
+    x: ir.Value
+    y: ir.Value | None
+
+
+@dataclass(frozen=True, slots=True)
+class WatchfulPrecision:
+    """Everything in fp32; remembers the values around each node that int8 would need ranges of.
+
+    Attributes:
+        kind: The graph's.
+        watched: By node, as the graph is drawn.
+    """
+
+    kind: GraphKind
+    watched: dict[str, Watched] = field(default_factory=dict)
+
+    def layout(self, node: str) -> Layout:
+        return "fp32"
+
+    def watch(self, node: str, x: ir.Value, y: ir.Value | None = None) -> None:
+        if node_class(self.kind, node).layout == "int8":
+            self.watched[node] = Watched(x, y)
