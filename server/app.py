@@ -11,10 +11,19 @@ import falcon.media
 from falcon.asgi import Request, Response
 
 from engines import __version__
+from engines.errors import EngineryError
 from server.auth import Authentication
 from server.config import ServerConfig
 from server.cors import CrossOrigin
 from server.errors import is_unexpected, to_api_error
+from server.form import FormReader
+from server.images.files import (
+    IMAGE_FILES,
+    FileLimits,
+    FolderImageFiles,
+    ImageFiles,
+    MemoryImageFiles,
+)
 from server.lifecycle import Lifecycle
 from server.media import JsonHandler
 from server.metrics import Metrics
@@ -24,6 +33,8 @@ from server.registry import ModelRegistry
 from server.routes import system
 from server.routes.chat import ChatCompletions
 from server.routes.completions import Completions
+from server.routes.image_files import ImageFilePurge, ImageFileRoute
+from server.routes.images import ImageDrawing, ImageEdits, ImageGenerations, ImageVariations
 from server.routes.models import Models
 
 logger = logging.getLogger(__name__)
@@ -47,6 +58,7 @@ def create_app(
 
     Raises:
         ValueError: A file of keys cannot be read.
+        EngineryError: The folder for pictures cannot be used.
     """
     metrics = Metrics()
     metrics.watch(models)
@@ -57,6 +69,8 @@ def create_app(
     keys = config.api_keys() if api_keys is None else api_keys
     app.add_middleware(Authentication(keys, config.api_auth))
     app.add_middleware(lifecycle)
+    files = image_files(config)
+    app.add_middleware(ImageFilePurge(files))
     json = falcon.media.Handlers({falcon.MEDIA_JSON: JsonHandler(config.max_body_size)})
     app.req_options.media_handlers = json
     app.resp_options.media_handlers = json
@@ -65,6 +79,13 @@ def create_app(
     app.add_error_handler(falcon.HTTPError, on_error)
     app.add_route("/v1/chat/completions", ChatCompletions(models))
     app.add_route("/v1/completions", Completions(models))
+    drawing = ImageDrawing(
+        models, files, FormReader(config.max_upload_size), config.max_upload_pixels
+    )
+    app.add_route("/v1/images/generations", ImageGenerations(drawing))
+    app.add_route("/v1/images/edits", ImageEdits(drawing))
+    app.add_route("/v1/images/variations", ImageVariations(drawing))
+    app.add_route(f"{IMAGE_FILES}{{name}}", ImageFileRoute(files))
     app.add_route("/v1/models", listed := Models(models, config.owned_by))
     app.add_route("/v1/models/{model_id:path}", listed, suffix="model")
     app.add_route("/health", system.Health(lifecycle))
@@ -73,6 +94,25 @@ def create_app(
     app.add_route("/version", system.Version(__version__))
     app.add_route("/openapi.json", system.OpenApi(openapi_document(__version__)))
     return app
+
+
+def image_files(config: ServerConfig) -> ImageFiles:
+    """Where pictures are kept for their URLs.
+
+    Raises:
+        EngineryError: The folder of the settings cannot be used.
+    """
+    limits = FileLimits(
+        max_files=config.max_image_files,
+        max_bytes=config.max_image_files_size,
+        lifetime_s=config.image_lifetime,
+    )
+    if config.image_dir is None:
+        return MemoryImageFiles(limits)
+    try:
+        return FolderImageFiles(config.image_dir, limits)
+    except OSError as error:
+        raise EngineryError(f"image_dir {config.image_dir} cannot be used: {error}") from None
 
 
 async def on_error(

@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from falcon.asgi import Request, Response
 
 from server.errors import ApiError
+from server.images.files import IMAGE_FILES
 
+_READING = frozenset({"GET", "HEAD"})
 _OPEN_PATHS = frozenset({"/health", "/ready"})
 
 
@@ -37,6 +39,8 @@ class Authentication:
         """Let the request through or raise a 401."""
         if not self._challenge or req.path in _OPEN_PATHS or req.method == "OPTIONS":
             return
+        if req.path.startswith(IMAGE_FILES) and req.method in _READING:
+            return  # browsers show pictures by URL alone, and nobody can guess one
         header = req.get_header("Authorization")
         if header is None:
             raise self._refusal("This server needs an API key: send `Authorization: Bearer KEY`.")

@@ -15,7 +15,8 @@ _HTTP = Group("HTTP", sort_key=2)
 _ACCESS = Group("Access", sort_key=3)
 _ENGINE = Group("Engines and memory", sort_key=4)
 _LIMITS = Group("Limits", sort_key=5)
-_LOGGING = Group("Logging", sort_key=6)
+_IMAGES = Group("Images", sort_key=6)
+_LOGGING = Group("Logging", sort_key=7)
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 _ORIGIN = re.compile(r"https?://[^/\s]+")
@@ -89,7 +90,9 @@ class ServerConfig:
         str | None, _flag("USER:PASSWORD that clients send as Basic authentication", _ACCESS)
     ] = field(default=None, repr=False)
 
-    max_num_seqs: Annotated[int, _flag("answers that an engine writes at a time", _ENGINE)] = 8
+    max_num_seqs: Annotated[
+        int, _flag("answers that a language model writes at a time", _ENGINE)
+    ] = 8
     kv_cache_memory: Annotated[
         int | None,
         _flag(
@@ -113,7 +116,7 @@ class ServerConfig:
     ] = 64
 
     max_queue_size: Annotated[
-        int, _flag("answers that may wait for each engine; beyond is 429", _LIMITS)
+        int, _flag("answers that may wait for each language model; beyond is 429", _LIMITS)
     ] = 256
     max_body_size: Annotated[
         int,
@@ -131,6 +134,46 @@ class ServerConfig:
     drain_timeout: Annotated[
         float, _flag("seconds that running requests get after SIGTERM or Ctrl-C", _LIMITS)
     ] = 30.0
+
+    max_num_images: Annotated[
+        int, _flag("pictures that an image engine draws at a time", _IMAGES)
+    ] = 4
+    max_image_queue_size: Annotated[
+        int, _flag("pictures that may wait for each image engine; beyond is 429", _IMAGES)
+    ] = 64
+    max_upload_size: Annotated[
+        int,
+        _flag(
+            "largest form with its images, such as 20MiB; beyond is 413",
+            _IMAGES,
+            converter=_size,
+            n_tokens=1,
+            show_default=show_size,
+        ),
+    ] = 20 * 2**20
+    max_upload_pixels: Annotated[
+        int, _flag("pixels of an uploaded image; beyond is 400", _IMAGES)
+    ] = 2**25
+    image_dir: Annotated[
+        Path | None,
+        _flag("folder for pictures that are fetched by URL; default: memory alone", _IMAGES),
+    ] = None
+    image_lifetime: Annotated[
+        float, _flag("seconds that a picture can be fetched by its URL", _IMAGES)
+    ] = 3600.0
+    max_image_files: Annotated[
+        int, _flag("pictures kept for their URLs; the oldest goes first", _IMAGES)
+    ] = 1000
+    max_image_files_size: Annotated[
+        int,
+        _flag(
+            "size of all these pictures, such as 256MiB",
+            _IMAGES,
+            converter=_size,
+            n_tokens=1,
+            show_default=show_size,
+        ),
+    ] = 256 * 2**20
 
     log_format: Annotated[
         Literal["text", "json"], _flag("lines for people or objects for programs", _LOGGING)
@@ -150,6 +193,14 @@ class ServerConfig:
         _check_range("max_queue_size", self.max_queue_size, 0)
         _check_range("max_body_size", self.max_body_size, 1)
         _check_range("drain_timeout", self.drain_timeout, 0)
+        _check_range("max_num_images", self.max_num_images, 1)
+        _check_range("max_image_queue_size", self.max_image_queue_size, 0)
+        _check_range("max_upload_size", self.max_upload_size, 1)
+        _check_range("max_upload_pixels", self.max_upload_pixels, 1)
+        _check_range("max_image_files", self.max_image_files, 1)
+        _check_range("max_image_files_size", self.max_image_files_size, 1)
+        if not self.image_lifetime > 0:
+            raise ValueError(f"image_lifetime is {self.image_lifetime}, but it must be above 0")
         if self.request_timeout is not None and not self.request_timeout > 0:
             raise ValueError(f"request_timeout is {self.request_timeout}, but it must be above 0")
         if self.api_auth is not None and not all(self.api_auth.partition(":")):

@@ -1,14 +1,36 @@
-"""What the server needs of an engine, so that tests can serve a scripted one."""
+"""What the server needs of engines, so that tests can serve scripted ones."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from engines.image.output import ImageEngineStats, ImageOutput
+from engines.image.request import ImageRequest
+from engines.image.schedulers.schedule import NoiseSchedule
 from engines.llm.output import EngineStats, StepOutput
 from engines.llm.sequence import Sequence
+from engines.manifest import ImageSpec
+
+JobT_contra = TypeVar("JobT_contra", contravariant=True)
+OutputT = TypeVar("OutputT")
 
 
-class Engine(Protocol):
+class Engine(Protocol[JobT_contra, OutputT]):
+    """Jobs in, their outputs out step by step. A job is a sequence or a picture to be made."""
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def has_work(self) -> bool: ...
+
+    def add(self, job: JobT_contra, /) -> None: ...
+    def abort(self, job_id: int, /) -> None: ...
+    def step(self) -> list[OutputT]: ...
+    def close(self) -> None: ...
+
+
+class ChatEngine(Engine[Sequence, StepOutput], Protocol):
     """Sequences in, tokens out; `engines.llm.engine.LLMEngine` is one."""
 
     @property
@@ -20,14 +42,19 @@ class Engine(Protocol):
     @property
     def vocab_size(self) -> int: ...
 
-    @property
-    def device(self) -> str: ...
-
-    @property
-    def has_work(self) -> bool: ...
-
-    def add(self, seq: Sequence) -> None: ...
-    def abort(self, seq_id: int) -> None: ...
-    def step(self) -> list[StepOutput]: ...
     def stats(self) -> EngineStats: ...
-    def close(self) -> None: ...
+
+
+class ImageEngine(Engine[ImageRequest, ImageOutput], Protocol):
+    """Token ids and seeds in, pictures out; `engines.image.engine.ImageEngine` is one."""
+
+    @property
+    def spec(self) -> ImageSpec: ...
+
+    @property
+    def schedule(self) -> NoiseSchedule: ...
+
+    @property
+    def max_num_images(self) -> int: ...
+
+    def stats(self) -> ImageEngineStats: ...

@@ -12,7 +12,7 @@ from engines.llm.sampling_params import SamplingParams
 from engines.llm.sequence import Sequence
 from server.answer import Answer, Delta, TokenEntry
 from server.observe import RequestRecord
-from server.registry import ServedModel
+from server.registry import ChatModel
 from server.schema.usage import CompletionUsage, PromptTokensDetails
 from server.text.stop_strings import StopMatcher, StopStrings
 
@@ -43,7 +43,7 @@ class Generation:
 
     def __init__(
         self,
-        model: ServedModel,
+        model: ChatModel,
         prompts: Many[list[int]],
         options: GenerationOptions,
         record: RequestRecord,
@@ -53,7 +53,7 @@ class Generation:
         self._prompts = prompts
         self._num_choices = options.num_choices
         self._num_cached: dict[int, int] = {}  # by prompt
-        seq_ids = model.worker.new_seq_ids(len(prompts) * options.num_choices)
+        seq_ids = model.worker.new_ids(len(prompts) * options.num_choices)
         self.answers = {
             seq_id: _answer(model, options, index) for index, seq_id in enumerate(seq_ids)
         }
@@ -65,7 +65,7 @@ class Generation:
             )
             for index, seq_id in enumerate(seq_ids)
         ]
-        self._stream = model.worker.generate(sequences)
+        self._stream = model.worker.run(sequences)
         record.admitted(self.num_prompt_tokens)
 
     @property
@@ -177,7 +177,7 @@ def token_limit(
     return max_context - num_prompt_tokens if max_tokens is None else max_tokens
 
 
-def _answer(model: ServedModel, options: GenerationOptions, index: int) -> Answer:
+def _answer(model: ChatModel, options: GenerationOptions, index: int) -> Answer:
     text, stops, echoes = model.text, options.stops, options.echoes
     return Answer(
         index,

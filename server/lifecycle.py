@@ -9,6 +9,7 @@ from typing import Any
 from falcon.asgi import Request, Response
 
 from server.errors import ServerUnavailable
+from server.images.files import IMAGE_FILES
 from server.registry import ModelRegistry, ServedModel
 
 _OPEN_WHILE_DRAINING = frozenset({"/health", "/ready", "/metrics"})
@@ -60,6 +61,7 @@ class Lifecycle:
 
     async def process_request(self, req: Request, resp: Response) -> None:
         """Refuse new work while draining, so that a router sends it elsewhere."""
-        if self.is_draining and req.path not in _OPEN_WHILE_DRAINING:
+        is_open = req.path in _OPEN_WHILE_DRAINING or req.path.startswith(IMAGE_FILES)
+        if self.is_draining and not is_open:
             resp.set_header("Connection", "close")
             raise ServerUnavailable("The server is shutting down.", code="shutting_down")

@@ -7,18 +7,22 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from engines.errors import EngineError
-from engines.load import EngineOptions, available_memory, load_llm_engine, require_chat
+from engines.errors import EngineError, EngineIncompatible
+from engines.load import EngineOptions, available_memory, load_llm_engine
+from engines.load_image import ImageEngineOptions, load_image_engine
 from engines.store import EngineFolder
+from server.chat_worker import ChatWorker
 from server.config import ServerConfig
-from server.registry import ModelRegistry, ServedModel
+from server.image_worker import ImageWorker
+from server.images.prompts import PromptEncoder
+from server.registry import ChatModel, ImageModel, ModelRegistry, ServedModel
 from server.text.processor import TextProcessor
-from server.worker import EngineWorker
 
 logger = logging.getLogger(__name__)
 
 _MAX_LOADING = 4  # engines at a time: loading is reading, and the disk is one
 _CACHE_SHARE = 0.5  # of the memory that is free, for the caches of all engines
+_GUIDED_ROWS = 2  # of a picture in a step: one for the prompt, one for the negative prompt
 
 
 def load_models(folders: Sequence[EngineFolder], config: ServerConfig) -> ModelRegistry:
@@ -28,7 +32,7 @@ def load_models(folders: Sequence[EngineFolder], config: ServerConfig) -> ModelR
         EngineError: Two engines share a name, a name stands for none, or one cannot be loaded.
     """
     names = served_names(folders, config.served_names)
-    options = engine_options(config, len(folders))
+    options = engine_options(config, folders)
     with ThreadPoolExecutor(min(len(folders), _MAX_LOADING)) as executor:
         loading = [
             executor.submit(_load, folder, its_names, options, config)
@@ -72,11 +76,18 @@ def served_names(folders: Sequence[EngineFolder], given: Sequence[str]) -> list[
     return names
 
 
-def engine_options(config: ServerConfig, num_engines: int) -> EngineOptions:
-    """The settings of each engine; without `--kv-cache-memory` they share the free memory."""
+def engine_options(config: ServerConfig, folders: Sequence[EngineFolder]) -> EngineOptions:
+    """The settings of each language model.
+
+    Without `--kv-cache-memory` they share what is free once image models have been loaded.
+    """
     kv_cache_memory = config.kv_cache_memory
-    if kv_cache_memory is None and num_engines > 1:
-        kv_cache_memory = max(int(available_memory() * _CACHE_SHARE) // num_engines, 1)
+    if kv_cache_memory is None and len(folders) > 1:
+        num_caches = sum(folder.manifest.kind == "chat" for folder in folders)
+        others = [folder.manifest for folder in folders if folder.manifest.kind != "chat"]
+        weights = sum(entry.size for manifest in others for entry in manifest.files.values())
+        free = max(available_memory() - weights, 0)
+        kv_cache_memory = max(int(free * _CACHE_SHARE) // max(num_caches, 1), 1)
     return EngineOptions(
         max_num_seqs=config.max_num_seqs,
         num_threads=config.num_threads,
@@ -84,6 +95,16 @@ def engine_options(config: ServerConfig, num_engines: int) -> EngineOptions:
         max_context=config.max_context,
         prefill_chunk=config.prefill_chunk,
         prefill_chunk_streaming=config.prefill_chunk_streaming,
+        verify_files=config.verify_files,
+    )
+
+
+def image_engine_options(config: ServerConfig) -> ImageEngineOptions:
+    """The settings of each image model, which has all cores too: mostly one engine is at work."""
+    return ImageEngineOptions(
+        max_num_images=config.max_num_images,
+        max_rows=_GUIDED_ROWS * config.max_num_images,
+        num_threads=config.num_threads,
         verify_files=config.verify_files,
     )
 
@@ -104,21 +125,44 @@ def _load(
     folder: EngineFolder, names: tuple[str, ...], options: EngineOptions, config: ServerConfig
 ) -> ServedModel:
     started = time.perf_counter()
-    require_chat(folder)
+    kind = folder.manifest.kind
     try:
-        text = TextProcessor.load(folder.path)
-        engine = load_llm_engine(folder, options)
+        if kind == "chat":
+            model: ServedModel = _load_chat(folder, names, options, config)
+        elif kind == "image":
+            model = _load_image(folder, names, config)
+        else:
+            raise EngineIncompatible(f"engines of kind {kind} are not served")
     except Exception as error:
         # A runtime raises types of its own for a graph that it cannot read.
         logger.debug("cannot load %s", folder.path, exc_info=True)
         raise EngineError(
             f"the engine {folder.manifest.id!r} in {folder.path} cannot be loaded: {error}"
         ) from error
-    worker = EngineWorker(
-        engine,
+    logger.info("loaded %s in %.1f s", names[0], time.perf_counter() - started)
+    return model
+
+
+def _load_chat(
+    folder: EngineFolder, names: tuple[str, ...], options: EngineOptions, config: ServerConfig
+) -> ChatModel:
+    text = TextProcessor.load(folder.path)
+    worker = ChatWorker(
+        load_llm_engine(folder, options),
         name=names[0],
         max_queue_size=config.max_queue_size,
         request_timeout_s=config.request_timeout,
     )
-    logger.info("loaded %s in %.1f s", names[0], time.perf_counter() - started)
-    return ServedModel(names[0], folder, worker, text, aliases=names[1:])
+    return ChatModel(id=names[0], folder=folder, worker=worker, text=text, aliases=names[1:])
+
+
+def _load_image(folder: EngineFolder, names: tuple[str, ...], config: ServerConfig) -> ImageModel:
+    engine = load_image_engine(folder, image_engine_options(config))
+    worker = ImageWorker(
+        engine,
+        name=names[0],
+        max_queue_size=config.max_image_queue_size,
+        request_timeout_s=config.request_timeout,
+    )
+    prompts = PromptEncoder.load(folder.path, engine.spec)
+    return ImageModel(id=names[0], folder=folder, worker=worker, prompts=prompts, aliases=names[1:])

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-if TYPE_CHECKING:
-    from server.registry import ModelRegistry
+from server.registry import ChatModel, ImageModel, ModelRegistry
 
 PREFIX = "enginery_"
 _LABEL = ["model_name"]
@@ -23,6 +21,10 @@ _FIRST_TOKEN_BUCKETS = (
 _INTER_TOKEN_BUCKETS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
     *(1.0, 2.5, 5.0, 10.0),
+)
+_STEP_BUCKETS = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0),
+    *(32.0, 48.0, 64.0),
 )
 _REQUEST_BUCKETS = (
     *(0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0),
@@ -38,6 +40,7 @@ class ModelMetrics:
     inter_token_latency: Histogram
     e2e_request_latency: Histogram
     request_queue_time: Histogram
+    denoising_step: Histogram
 
 
 class Metrics:
@@ -74,6 +77,9 @@ class Metrics:
             "Between a request's arrival and its first step.",
             _REQUEST_BUCKETS,
         )
+        self._denoising_step = self._histogram(
+            "denoising_step", "Between two denoising steps of a picture.", _STEP_BUCKETS
+        )
         self._models: dict[str, ModelMetrics] = {}
 
     def of_model(self, model_id: str) -> ModelMetrics:
@@ -85,6 +91,7 @@ class Metrics:
                 inter_token_latency=self._inter_token_latency.labels(model_id),
                 e2e_request_latency=self._e2e_request_latency.labels(model_id),
                 request_queue_time=self._request_queue_time.labels(model_id),
+                denoising_step=self._denoising_step.labels(model_id),
             )
         return metrics
 
@@ -118,24 +125,48 @@ class EngineCollector(Collector):
         self._models = models
 
     def collect(self) -> Iterator[Metric]:
-        running = _gauge("num_requests_running", "Sequences that have a slot.")
-        waiting = _gauge("num_requests_waiting", "Sequences that wait for a slot.")
-        usage = _gauge("kv_cache_usage_perc", "Part of the KV cache in use, from 0 to 1.")
-        queries = _counter("prefix_cache_queries", "Prompt tokens looked up in the prefix cache.")
-        hits = _counter("prefix_cache_hits", "Prompt tokens found in the prefix cache.")
-        prompt = _counter("prompt_tokens", "Prompt tokens taken in.")
-        generated = _counter("generation_tokens", "Tokens generated.")
+        running = _gauge("num_requests_running", "Sequences and pictures that have a place.")
+        waiting = _gauge("num_requests_waiting", "Sequences and pictures that wait for a place.")
         for model in self._models.models:
-            stats = model.worker.stats()
-            label = [model.id]
-            running.add_metric(label, model.worker.num_running)
-            waiting.add_metric(label, model.worker.num_waiting)
-            usage.add_metric(label, stats.kv_cache_bytes / max(stats.kv_cache_limit_bytes, 1))
-            queries.add_metric(label, stats.prefix_cache_queries)
-            hits.add_metric(label, stats.prefix_cache_hits)
-            prompt.add_metric(label, stats.prompt_tokens)
-            generated.add_metric(label, stats.generation_tokens)
-        yield from (running, waiting, usage, queries, hits, prompt, generated)
+            running.add_metric([model.id], model.worker.num_running)
+            waiting.add_metric([model.id], model.worker.num_waiting)
+        yield from (running, waiting)
+        yield from _chat_metrics(self._models.of_type(ChatModel))
+        yield from _image_metrics(self._models.of_type(ImageModel))
+
+
+def _chat_metrics(models: Iterable[ChatModel]) -> Iterator[Metric]:
+    usage = _gauge("kv_cache_usage_perc", "Part of the KV cache in use, from 0 to 1.")
+    queries = _counter("prefix_cache_queries", "Prompt tokens looked up in the prefix cache.")
+    hits = _counter("prefix_cache_hits", "Prompt tokens found in the prefix cache.")
+    prompt = _counter("prompt_tokens", "Prompt tokens taken in.")
+    generated = _counter("generation_tokens", "Tokens generated.")
+    for model in models:
+        stats = model.worker.stats()
+        label = [model.id]
+        usage.add_metric(label, stats.kv_cache_bytes / max(stats.kv_cache_limit_bytes, 1))
+        queries.add_metric(label, stats.prefix_cache_queries)
+        hits.add_metric(label, stats.prefix_cache_hits)
+        prompt.add_metric(label, stats.prompt_tokens)
+        generated.add_metric(label, stats.generation_tokens)
+    yield from (usage, queries, hits, prompt, generated)
+
+
+def _image_metrics(models: Iterable[ImageModel]) -> Iterator[Metric]:
+    steps = _counter("denoising_steps", "Runs of the denoiser, each for a batch of pictures.")
+    rows = _counter("denoising_rows", "Rows of these runs; a guided picture has two.")
+    images = _counter("images", "Pictures finished.")
+    decoding = _gauge("num_images_decoding", "Pictures and previews that wait for the decoder.")
+    left = _gauge("denoising_steps_left", "Steps that the pictures being drawn still need.")
+    for model in models:
+        stats = model.worker.stats()
+        label = [model.id]
+        steps.add_metric(label, stats.num_steps)
+        rows.add_metric(label, stats.num_rows)
+        images.add_metric(label, stats.num_images)
+        decoding.add_metric(label, stats.num_decoding)
+        left.add_metric(label, model.worker.num_steps_left)
+    yield from (steps, rows, images, decoding, left)
 
 
 def _gauge(name: str, what: str) -> GaugeMetricFamily:

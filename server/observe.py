@@ -1,4 +1,4 @@
-"""One record a request: its times and token counts become one log line and the metrics.
+"""One record a request: its times and counts become one log line and the metrics.
 
 It knows nothing of HTTP or engines; routes tell it what happens, the middleware writes it.
 """
@@ -34,6 +34,9 @@ class RequestRecord:
         self.num_prompt_tokens: int | None = None
         self.num_cached_tokens = 0
         self.num_output_tokens = 0
+        self.num_asked_images: int | None = None
+        self.num_images = 0
+        self.num_steps = 0
         self.finish_reason: str | None = None
         self.time_to_first_token_s: float | None = None
         self.duration_s: float | None = None
@@ -45,6 +48,7 @@ class RequestRecord:
         self._is_written = False
         self._start = time.perf_counter()
         self._last_token = self._start
+        self._last_step: float | None = None
 
     @property
     def model_id(self) -> str | None:
@@ -86,6 +90,26 @@ class RequestRecord:
         self.num_output_tokens += count
         self._last_token = now
 
+    def admitted_images(self, num_prompt_tokens: int, num_images: int) -> None:
+        """The image engine took the request."""
+        self.num_prompt_tokens = num_prompt_tokens
+        self.num_asked_images = num_images
+
+    def step(self, image: int, step: int, num_steps: int) -> None:
+        """A denoising step of one of the pictures was taken, the `step`th of `num_steps`."""
+        logger.debug("%s: picture %d, step %d of %d", self.request_id, image, step, num_steps)
+        self.num_steps += 1
+        if image:
+            return  # the pictures of a request mostly step together: one tells for all
+        now = time.perf_counter()
+        if self._last_step is not None and self._model is not None:
+            self._model.denoising_step.observe(now - self._last_step)
+        self._last_step = now
+
+    def picture(self) -> None:
+        """A picture was finished and encoded."""
+        self.num_images += 1
+
     def finished(self, finish_reason: str | None = None) -> None:
         """No more tokens will come; later calls change nothing.
 
@@ -117,6 +141,10 @@ class RequestRecord:
             fields["model"] = self._model_id
         if self.num_prompt_tokens is not None:
             fields["prompt_tokens"] = self.num_prompt_tokens
+        if self.num_asked_images is not None:
+            fields["images"] = self.num_images
+            fields["steps"] = self.num_steps
+        elif self.num_prompt_tokens is not None:
             fields["cached_tokens"] = self.num_cached_tokens
             fields["output_tokens"] = self.num_output_tokens
         if self.time_to_first_token_s is not None:

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from server.errors import ErrorResponse
 from server.schema.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from server.schema.completions import Completion, CompletionRequest
+from server.schema.images import (
+    ImageCompletedEvent,
+    ImageEditRequest,
+    ImageGenerationRequest,
+    ImagePartialEvent,
+    ImagesResponse,
+    ImageVariationRequest,
+)
 from server.schema.models import ModelDetails, ModelList
 from server.schema.system import Health, Readiness, Version
 
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
+_FORM = "multipart/form-data"
 _METRICS = "text/plain"
+_PICTURES = ("image/png", "image/jpeg", "image/webp")
 _SCHEMA = "#/components/schemas/{name}"
 
 
@@ -24,17 +35,19 @@ _SCHEMA = "#/components/schemas/{name}"
 class Operation:
     """One method of one route.
 
-    `event` is the JSON of each server-sent event where a request can ask for a stream. `failures`
-    are the statuses that this operation has beside those of all.
+    `event` is the JSON of each server-sent event where a request can ask for a stream. With `files`
+    the request is a form of the request's fields and these, of which the first is required.
+    `failures` are the statuses that this operation has beside those of all.
     """
 
-    method: Literal["get", "post"]
+    method: Literal["get", "head", "post"]
     path: str
     summary: str
     request: type[msgspec.Struct] | None = None
+    files: tuple[str, ...] = ()
     response: type[msgspec.Struct] | None = None
-    event: type[msgspec.Struct] | None = None
-    media_type: str = _JSON
+    event: type[msgspec.Struct] | UnionType | None = None
+    media_types: tuple[str, ...] = (_JSON,)
     failures: tuple[int, ...] = ()
     needs_key: bool = True
 
@@ -60,6 +73,50 @@ OPERATIONS = (
         event=Completion,
         failures=_GENERATION_FAILURES,
     ),
+    Operation(
+        method="post",
+        path="/v1/images/generations",
+        summary="Draw pictures of a prompt",
+        request=ImageGenerationRequest,
+        response=ImagesResponse,
+        event=ImagePartialEvent | ImageCompletedEvent,
+        failures=_GENERATION_FAILURES,
+    ),
+    Operation(
+        method="post",
+        path="/v1/images/edits",
+        summary="Change a picture, all of it or what a mask names",
+        request=ImageEditRequest,
+        files=("image", "mask"),
+        response=ImagesResponse,
+        event=ImagePartialEvent | ImageCompletedEvent,
+        failures=_GENERATION_FAILURES,
+    ),
+    Operation(
+        method="post",
+        path="/v1/images/variations",
+        summary="Draw pictures that are like a picture",
+        request=ImageVariationRequest,
+        files=("image",),
+        response=ImagesResponse,
+        failures=_GENERATION_FAILURES,
+    ),
+    Operation(
+        method="get",
+        path="/v1/images/files/{name}",
+        summary="Fetch a picture by its URL",
+        media_types=_PICTURES,
+        failures=(404,),
+        needs_key=False,
+    ),
+    Operation(
+        method="head",
+        path="/v1/images/files/{name}",
+        summary="Tell whether a picture can be fetched",
+        media_types=_PICTURES,
+        failures=(404,),
+        needs_key=False,
+    ),
     Operation(method="get", path="/v1/models", summary="List the models", response=ModelList),
     Operation(
         method="get",
@@ -82,7 +139,9 @@ OPERATIONS = (
         response=Readiness,
         needs_key=False,
     ),
-    Operation(method="get", path="/metrics", summary="Metrics for Prometheus", media_type=_METRICS),
+    Operation(
+        method="get", path="/metrics", summary="Metrics for Prometheus", media_types=(_METRICS,)
+    ),
     Operation(method="get", path="/version", summary="Tell the release", response=Version),
     Operation(method="get", path="/openapi.json", summary="This document"),
 )
@@ -90,9 +149,9 @@ _ANSWERS_503_ITSELF = frozenset({"/health", "/ready"})
 _REASONS = {
     400: "A field is missing or has a value that is not accepted",
     401: "The API key is missing or wrong",
-    404: "The model does not exist",
+    404: "What the request names does not exist",
     413: "The body is too large",
-    415: "The body is not JSON",
+    415: "The body is of another type",
     429: "The queue is full; try again after Retry-After seconds",
     500: "The server failed",
     503: "The server is shutting down or an engine has stopped",
@@ -104,7 +163,7 @@ def openapi_document(version: str, operations: Sequence[Operation] = OPERATIONS)
     """Describe the API in OpenAPI 3.1."""
     structs: list[type[msgspec.Struct]] = [ErrorResponse]
     for operation in operations:
-        structs += filter(None, (operation.request, operation.response, operation.event))
+        structs += filter(None, (operation.request, operation.response, *_events(operation)))
     _, schemas = msgspec.json.schema_components(list(dict.fromkeys(structs)), ref_template=_SCHEMA)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
@@ -138,17 +197,18 @@ def _describe(operation: Operation) -> dict[str, Any]:
             for name in parameters
         ]
     if operation.request is not None:
-        described["requestBody"] = {"required": True, "content": _content(operation.request)}
+        described["requestBody"] = {"required": True, "content": _request(operation)}
     return described
 
 
 def _responses(operation: Operation) -> dict[str, Any]:
-    content: dict[str, Any] = {operation.media_type: {}}
+    content: dict[str, Any] = {media_type: {} for media_type in operation.media_types}
     if operation.response is not None:
         content = _content(operation.response)
-    if operation.event is not None:
+    if events := _events(operation):
         # The events are separate documents, so the schema is that of each `data:` line.
-        content[_EVENTS] = {"schema": _reference(operation.event)}
+        schemas = [_reference(event) for event in events]
+        content[_EVENTS] = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
     responses = {"200": {"description": "Success", "content": content}}
     failures = sorted({*operation.failures, *((401,) if operation.needs_key else ())})
     for status in failures:
@@ -159,6 +219,26 @@ def _responses(operation: Operation) -> dict[str, Any]:
     if operation.path in _ANSWERS_503_ITSELF:
         responses["503"] = {"description": "The answer is no", "content": content}
     return responses
+
+
+def _events(operation: Operation) -> tuple[type[msgspec.Struct], ...]:
+    event = operation.event
+    if event is None:
+        return ()
+    return get_args(event) if isinstance(event, UnionType) else (event,)
+
+
+def _request(operation: Operation) -> dict[str, Any]:
+    assert operation.request is not None
+    if not operation.files:
+        return _content(operation.request)
+    binary = {"type": "string", "contentMediaType": "application/octet-stream"}
+    files = {
+        "type": "object",
+        "properties": dict.fromkeys(operation.files, binary),
+        "required": [operation.files[0]],
+    }
+    return {_FORM: {"schema": {"allOf": [_reference(operation.request), files]}}}
 
 
 def _content(struct: type[msgspec.Struct]) -> dict[str, Any]:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from server.errors import ModelNotFound
+from server.errors import ApiError, ModelNotFound
 
 if TYPE_CHECKING:
     from engines.store import EngineFolder
+    from server.chat_worker import ChatWorker
+    from server.image_worker import ImageWorker
+    from server.images.prompts import PromptEncoder
     from server.text.processor import TextProcessor
     from server.worker import EngineWorker
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """One engine with its thread and its text layer.
+    """One engine with its thread.
 
     `id` is the name it is listed under, logged with and measured by; an answer echoes the name that
     the client sent, which may be one of `aliases` or, with `--accept-any-model`, anything.
     """
 
+    KIND: ClassVar[str] = "any"
+
     id: str
     folder: EngineFolder
-    worker: EngineWorker
-    text: TextProcessor
+    worker: EngineWorker[Any, Any, Any]
     aliases: tuple[str, ...] = ()  # further names, listed like `id`
 
     @property
@@ -34,7 +38,30 @@ class ServedModel:
 
     @property
     def kind(self) -> str:
-        return self.folder.manifest.kind
+        return self.KIND
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatModel(ServedModel):
+    """A language model with its text layer."""
+
+    KIND: ClassVar[str] = "chat"
+
+    worker: ChatWorker
+    text: TextProcessor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageModel(ServedModel):
+    """An image model with the tokenizers of its text encoders."""
+
+    KIND: ClassVar[str] = "image"
+
+    worker: ImageWorker
+    prompts: PromptEncoder
+
+
+ModelT = TypeVar("ModelT", bound=ServedModel)
 
 
 class ModelRegistry:
@@ -75,8 +102,8 @@ class ModelRegistry:
             raise self._not_found(name)
         return model
 
-    def find(self, name: str, kind: str = "chat") -> ServedModel:
-        """The model that answers a request of `kind` for `name`.
+    def find(self, name: str, model_type: type[ModelT]) -> ModelT:
+        """The model that answers a request of a kind for `name`.
 
         With `--accept-any-model` an unknown name means the only engine of that kind.
 
@@ -84,17 +111,51 @@ class ModelRegistry:
             ModelNotFound: No engine of that kind answers to the name.
         """
         model = self._by_name.get(name)
-        if model is not None and model.kind == kind:
+        if isinstance(model, model_type):
             return model
-        of_kind = [model for model in self.models if model.kind == kind]
+        of_kind = self.of_type(model_type)
         if self._accept_any_model and len(of_kind) == 1:
             return of_kind[0]
         if model is not None:
+            kind = model_type.KIND
+            known = [name for name, other in self.names if isinstance(other, model_type)]
+            hint = f"; of that kind this server has {_quoted(known)}" if known else ""
             raise ModelNotFound(
-                f"The model {name!r} is of kind {model.kind} and does not answer {kind} requests."
+                f"The model {name!r} is of kind {model.kind} and does not answer {kind} "
+                f"requests{hint}."
             )
         raise self._not_found(name)
 
+    def find_only(self, model_type: type[ModelT]) -> ModelT:
+        """The model of a request that names none: the only one of its kind.
+
+        Raises:
+            ModelNotFound: There is none.
+            ApiError: There are several.
+        """
+        of_kind = self.of_type(model_type)
+        if len(of_kind) == 1:
+            return of_kind[0]
+        kind = model_type.KIND
+        if not of_kind:
+            raise ModelNotFound(f"This server has no model of kind {kind}.")
+        raise ApiError(
+            400,
+            f"model is missing, and this server has several of kind {kind}: "
+            f"{_quoted(model.id for model in of_kind)}",
+            param="model",
+            code="invalid_value",
+        )
+
+    def of_type(self, model_type: type[ModelT]) -> list[ModelT]:
+        """The models of one kind."""
+        return [model for model in self.models if isinstance(model, model_type)]
+
     def _not_found(self, name: str) -> ModelNotFound:
-        served = ", ".join(repr(known) for known in self._by_name)
-        return ModelNotFound(f"The model {name!r} does not exist; this server has {served}.")
+        return ModelNotFound(
+            f"The model {name!r} does not exist; this server has {_quoted(self._by_name)}."
+        )
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))

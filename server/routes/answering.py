@@ -1,4 +1,4 @@
-"""What both kinds of completions share: an answer, whole or streamed, and clients that leave."""
+"""What all answers share: they come whole or streamed, and clients may leave before the end."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 import msgspec
 from falcon.asgi import Request, Response
 
 from server.answer import Delta
 from server.errors import ApiError, is_unexpected, to_api_error
-from server.generation import Generation
 from server.observe import RequestRecord
 from server.registry import ServedModel
 
@@ -25,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+DeltaT = TypeVar("DeltaT")
+WorkT = TypeVar("WorkT", bound="Work[Any]")
+WorkT_contra = TypeVar("WorkT_contra", bound="Work[Any]", contravariant=True)
 
 PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
@@ -59,20 +61,50 @@ def fingerprint(model: ServedModel) -> str:
     return f"fp_{digest.hexdigest()[:12]}"
 
 
-class AnswerWriter(Protocol):
-    """Turns the deltas of a generation into one kind of answer, streamed or whole."""
+class Work(Protocol[DeltaT]):
+    """A request in the works: an async iterator over what each step brought, None for a tick.
 
-    def write(self, deltas: list[Delta]) -> bytes:
+    Leaving its `with` block gives up what is not finished.
+    """
+
+    @property
+    def is_complete(self) -> bool: ...
+
+    @property
+    def finish_reason(self) -> str: ...
+
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+    def __aiter__(self) -> Self: ...
+    async def __anext__(self) -> list[DeltaT] | None: ...
+
+
+class AnswerWriter(Protocol[WorkT_contra, DeltaT]):
+    """Turns the deltas of a request into one kind of answer, streamed or whole."""
+
+    def write(self, deltas: list[DeltaT]) -> bytes:
         """The events for what one step brought, none for nothing."""
         ...
 
-    def close(self, generation: Generation) -> bytes:
-        """What comes after all choices are complete, before `[DONE]`."""
+    def close(self, work: WorkT_contra, /) -> bytes:
+        """What ends a stream after everything is complete."""
         ...
 
-    def whole(self, generation: Generation, deltas: list[Delta]) -> msgspec.Struct:
+    def fail(self, error: ApiError) -> bytes:
+        """What ends a stream that breaks off."""
+        ...
+
+    def whole(self, work: WorkT_contra, deltas: list[DeltaT], /) -> msgspec.Struct:
         """The answer to a request that is not streamed, from all deltas."""
         ...
+
+
+class CompletionEvents:
+    """How the streams of completions end."""
+
+    def fail(self, error: ApiError) -> bytes:
+        return event(error.response()) + DONE
 
 
 def by_choice(deltas: list[Delta]) -> list[tuple[int, list[Delta]]]:
@@ -99,13 +131,19 @@ class EventStream:
         await self._events.aclose()
 
 
-def event(payload: object) -> bytes:
-    """One server-sent event of a JSON object."""
-    return b"data: %b\n\n" % encode(payload)
+def event(payload: object, name: str | None = None) -> bytes:
+    """One server-sent event of a JSON object, with a name where its kind of stream has them."""
+    head = b"" if name is None else b"event: %b\n" % name.encode()
+    return b"%bdata: %b\n\n" % (head, encode(payload))
 
 
 async def respond(
-    req: Request, resp: Response, generation: Generation, writer: AnswerWriter, *, streamed: bool
+    req: Request,
+    resp: Response,
+    work: WorkT,
+    writer: AnswerWriter[WorkT, Any],
+    *,
+    streamed: bool,
 ) -> None:
     """Send the answer; a streamed one begins when the responder has returned.
 
@@ -116,52 +154,52 @@ async def respond(
     if streamed:
         resp.content_type = EVENT_STREAM
         resp.set_headers(STREAM_HEADERS)
-        resp.stream = EventStream(_events(req, generation, writer))
+        resp.stream = EventStream(_events(req, work, writer))
     else:
-        resp.data = encode(writer.whole(generation, await _collect(req, generation)))
+        resp.data = encode(writer.whole(work, await _collect(req, work)))
 
 
 async def _events(
-    req: Request, generation: Generation, writer: AnswerWriter
+    req: Request, work: WorkT, writer: AnswerWriter[WorkT, Any]
 ) -> AsyncGenerator[bytes, None]:
     """The events of a streamed answer; a failure travels as one, as the status is long sent."""
     record: RequestRecord = req.context.record
     try:
-        with generation, _closed_when_gone(req, generation):
-            async for deltas in generation:
+        with work, _closed_when_gone(req, work):
+            async for deltas in work:
                 if deltas is None:
                     yield PING
                 elif chunk := writer.write(deltas):
                     yield chunk
-        if generation.is_complete:
-            yield writer.close(generation) + DONE
+        if work.is_complete and (chunk := writer.close(work)):
+            yield chunk
     except Exception as error:
         if is_unexpected(error):
             logger.exception("request %s broke off", record.request_id)
         record.finished("error")
-        yield event(to_api_error(error).response()) + DONE
+        yield writer.fail(to_api_error(error))
     finally:
-        record.finished(generation.finish_reason)
+        record.finished(work.finish_reason)
 
 
-async def _collect(req: Request, generation: Generation) -> list[Delta]:
-    """All deltas of a generation, in the order in which they came.
+async def _collect(req: Request, work: Work[DeltaT]) -> list[DeltaT]:
+    """All deltas of a request, in the order in which they came.
 
     Raises:
         ApiError: The client has left.
     """
     record: RequestRecord = req.context.record
-    collected: list[Delta] = []
+    collected: list[DeltaT] = []
     try:
-        with generation, _closed_when_gone(req, generation):
-            async for deltas in generation:
+        with work, _closed_when_gone(req, work):
+            async for deltas in work:
                 collected.extend(deltas or ())
     except Exception:
         record.finished("error")
         raise
     finally:
-        record.finished(generation.finish_reason)
-    if not generation.is_complete:
+        record.finished(work.finish_reason)
+    if not work.is_complete:
         raise ApiError(499, "The client closed the connection.", code="client_closed_request")
     return collected
 
@@ -174,17 +212,17 @@ async def off_loop(req: Request, function: Callable[P, R], *args: P.args, **kwar
 
 
 @contextlib.contextmanager
-def _closed_when_gone(req: Request, generation: Generation) -> Iterator[None]:
+def _closed_when_gone(req: Request, work: Work[Any]) -> Iterator[None]:
     # NOTE: Falcon watches for a disconnect only while it sends server-sent events of its own, and
     # gives responders no public access to `receive`.
-    watcher = asyncio.create_task(_watch(req._receive, generation))
+    watcher = asyncio.create_task(_watch(req._receive, work))
     try:
         yield
     finally:
         watcher.cancel()
 
 
-async def _watch(receive: Callable[[], Any], generation: Generation) -> None:
+async def _watch(receive: Callable[[], Any], work: Work[Any]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    generation.close()
+    work.close()

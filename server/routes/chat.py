@@ -8,7 +8,7 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from server.generation import Generation, GenerationOptions, token_limit
-from server.registry import ModelRegistry, ServedModel
+from server.registry import ChatModel, ModelRegistry
 from server.routes.answering import AnswerIdentity, off_loop, respond
 from server.routes.chat_writer import ChatWriter
 from server.schema.chat import ChatCompletionRequest
@@ -25,7 +25,7 @@ class ChatCompletions:
     async def on_post(self, req: Request, resp: Response) -> None:
         body = await req.get_media()
         request = decode(body, ChatCompletionRequest)
-        model = self._models.find(request.model)
+        model = self._models.find(request.model, ChatModel)
         req.context.record.model_id = model.id
         request.check()
         check_supported(body, CHAT)
@@ -42,7 +42,7 @@ class ChatCompletions:
         await respond(req, resp, generation, writer, streamed=bool(request.stream))
 
 
-def _encode(model: ServedModel, request: ChatCompletionRequest, body: dict[str, Any]) -> list[int]:
+def _encode(model: ChatModel, request: ChatCompletionRequest, body: dict[str, Any]) -> list[int]:
     continues = bool(request.continue_final_message)
     opens_turn = request.add_generation_prompt
     return model.text.encode_chat(
@@ -55,7 +55,7 @@ def _encode(model: ServedModel, request: ChatCompletionRequest, body: dict[str, 
 
 
 def _options(
-    model: ServedModel, request: ChatCompletionRequest, prompt: list[int]
+    model: ChatModel, request: ChatCompletionRequest, prompt: list[int]
 ) -> GenerationOptions:
     worker = model.worker
     limit = token_limit(worker.max_context, len(prompt), request.answer_limit, "messages")

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 from server.answer import Delta, TokenEntry
 from server.generation import Generation
-from server.routes.answering import AnswerIdentity, by_choice, encode, event
+from server.routes.answering import (
+    DONE,
+    AnswerIdentity,
+    CompletionEvents,
+    by_choice,
+    encode,
+    event,
+)
 from server.schema.chat import (
     ChatChoice,
     ChatChunkChoice,
@@ -23,7 +30,7 @@ from server.text.tokenizer import Tokenizer
 _PLACEHOLDER = "\x00"
 
 
-class ChatWriter:
+class ChatWriter(CompletionEvents):
     """Writes one answer; in a stream the role, text and finish reason of each choice, then usage.
 
     A chunk of text is put between two halves that are encoded once for each choice.
@@ -56,10 +63,10 @@ class ChatWriter:
 
     def close(self, generation: Generation) -> bytes:
         if not self._includes_usage:
-            return b""
+            return DONE
         chunk = self._chunk([])
         chunk.usage = generation.usage
-        return event(chunk)
+        return event(chunk) + DONE
 
     def whole(self, generation: Generation, deltas: list[Delta]) -> ChatCompletion:
         identity = self._identity

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 from server.answer import Delta, EndReason, TokenEntry
 from server.generation import Generation
-from server.routes.answering import AnswerIdentity, by_choice, encode, event
+from server.routes.answering import (
+    DONE,
+    AnswerIdentity,
+    CompletionEvents,
+    by_choice,
+    encode,
+    event,
+)
 from server.schema.completions import Completion, CompletionChoice
 from server.schema.usage import CompletionLogprobs, finite
 from server.text.tokenizer import Tokenizer
@@ -15,7 +22,7 @@ from server.text.tokenizer import Tokenizer
 _PLACEHOLDER = "\x00"
 
 
-class CompletionWriter:
+class CompletionWriter(CompletionEvents):
     """Writes one answer; in a stream the text and finish reason of each choice, then usage."""
 
     def __init__(
@@ -43,10 +50,10 @@ class CompletionWriter:
 
     def close(self, generation: Generation) -> bytes:
         if not self._includes_usage:
-            return b""
+            return DONE
         completion = self._completion([])
         completion.usage = generation.usage
-        return event(completion)
+        return event(completion) + DONE
 
     def whole(self, generation: Generation, deltas: list[Delta]) -> Completion:
         choices = [self._choice(index, own) for index, own in by_choice(deltas)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from falcon.asgi import Request, Response
 
 from server.generation import Generation, GenerationOptions, token_limit
-from server.registry import ModelRegistry, ServedModel
+from server.registry import ChatModel, ModelRegistry
 from server.routes.answering import AnswerIdentity, off_loop, respond
 from server.routes.completion_writer import CompletionWriter
 from server.schema.completions import DEFAULT_MAX_TOKENS, CompletionRequest
@@ -22,7 +22,7 @@ class Completions:
     async def on_post(self, req: Request, resp: Response) -> None:
         body = await req.get_media()
         request = decode(body, CompletionRequest)
-        model = self._models.find(request.model)
+        model = self._models.find(request.model, ChatModel)
         req.context.record.model_id = model.id
         request.check(model.worker.vocab_size)
         check_supported(body, COMPLETIONS)
@@ -38,7 +38,7 @@ class Completions:
         await respond(req, resp, generation, writer, streamed=bool(request.stream))
 
 
-def _encode(model: ServedModel, request: CompletionRequest) -> list[list[int]]:
+def _encode(model: ChatModel, request: CompletionRequest) -> list[list[int]]:
     return [
         model.text.encode_prompt(prompt) if isinstance(prompt, str) else prompt
         for prompt in request.prompts
@@ -46,7 +46,7 @@ def _encode(model: ServedModel, request: CompletionRequest) -> list[list[int]]:
 
 
 def _options(
-    model: ServedModel, request: CompletionRequest, prompts: list[list[int]]
+    model: ChatModel, request: CompletionRequest, prompts: list[list[int]]
 ) -> GenerationOptions:
     room = min(
         token_limit(model.worker.max_context, len(prompt), request.max_tokens, "prompt")
@@ -68,7 +68,7 @@ def _options(
     )
 
 
-def _echoes(model: ServedModel, request: CompletionRequest) -> tuple[str, ...]:
+def _echoes(model: ChatModel, request: CompletionRequest) -> tuple[str, ...]:
     return tuple(
         prompt if isinstance(prompt, str) else model.text.decode(prompt)
         for prompt in request.prompts

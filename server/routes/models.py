@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 from falcon.asgi import Request, Response
+from msgspec import UNSET
 
-from server.registry import ModelRegistry
-from server.schema.models import ModelCard, ModelDetails, ModelList
+from server.registry import ChatModel, ImageModel, ModelRegistry
+from server.schema.models import ImageLimits, ModelCard, ModelDetails, ModelList
 
 
 class Models:
@@ -35,9 +36,23 @@ class Models:
             id=model_id,
             created=int(time.time()),
             owned_by=self._owned_by,
-            max_model_len=model.worker.max_context,
+            max_model_len=model.worker.max_context if isinstance(model, ChatModel) else UNSET,
+            image=_image_limits(model) if isinstance(model, ImageModel) else UNSET,
             kind=manifest.kind,
             family=manifest.family,
             precision=manifest.precision,
             device=model.worker.device,
         )
+
+
+def _image_limits(model: ImageModel) -> ImageLimits:
+    spec = model.worker.spec
+    return ImageLimits(
+        max_prompt_tokens=model.prompts.max_tokens,
+        default_size=f"{spec.default_width}x{spec.default_height}",
+        size_multiple=spec.size_multiple,
+        max_pixels=spec.max_pixels,
+        num_inference_steps=spec.default_num_inference_steps,
+        guidance_scale=spec.default_guidance_scale,
+        scheduler=model.worker.scheduler,
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -27,8 +28,8 @@ _TYPES = {
 }
 
 
-def decode(body: Any, request_type: type[StructT]) -> StructT:
-    """Check a decoded JSON body and build the request.
+def decode(body: Any, request_type: type[StructT], *, is_form: bool = False) -> StructT:
+    """Check a decoded JSON body, or the text fields of a form, and build the request.
 
     Raises:
         InvalidRequest: The body does not fit; `param` is the path of the field.
@@ -36,12 +37,12 @@ def decode(body: Any, request_type: type[StructT]) -> StructT:
     if not isinstance(body, dict):
         raise InvalidRequest("the body is not a JSON object")
     try:
-        return msgspec.convert(body, request_type)
+        return msgspec.convert(body, request_type, strict=not is_form)
     except msgspec.ValidationError as error:
-        raise _explain(str(error), body) from None
+        raise _explain(str(error), body, request_type) from None
 
 
-def _explain(message: str, body: dict[str, Any]) -> InvalidRequest:
+def _explain(message: str, body: dict[str, Any], request_type: type) -> InvalidRequest:
     """msgspec writes "Expected `int` <= 128 - at `$.n`"."""
     problem, _, path = message.partition(" - at `")
     # It writes [...] for the values of a mapping and does not say which.
@@ -52,6 +53,8 @@ def _explain(message: str, body: dict[str, Any]) -> InvalidRequest:
         param = f"{param}.{missing[1]}".removeprefix(".")
         return InvalidRequest(f"{param} is missing, but it is required", param)
     value = _shown(_value_at(path, body))
+    if problem.startswith("Invalid enum value") and (choices := _choices(request_type, param)):
+        return InvalidRequest(f"{param} is {value}, but it must be one of {choices}", param)
     return InvalidRequest(f"{param} is {value}, but {_expected(problem, param)}", param)
 
 
@@ -69,6 +72,14 @@ def _expected(problem: str, param: str) -> str:
     if ".content[" in param:
         return "it must be text: this model reads no images, sounds or files"
     return 'it must be "function"' if param.endswith(".type") else problem
+
+
+def _choices(request_type: type, name: str) -> str:
+    """The values that a field of the request takes, empty for a field further inside."""
+    hint = get_type_hints(request_type).get(name)
+    arms = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    literals = (arm for arm in arms if get_origin(arm) is Literal)
+    return ", ".join(str(value) for arm in literals for value in get_args(arm))
 
 
 def _value_at(path: str, body: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 
 class ModelCard(msgspec.Struct, kw_only=True):
@@ -19,10 +20,23 @@ class ModelCard(msgspec.Struct, kw_only=True):
     permission: None = None
 
 
-class ModelDetails(ModelCard, kw_only=True):
-    """One model: its limits and what it was compiled to."""
+class ImageLimits(msgspec.Struct, kw_only=True):
+    """What an image model draws, and what requests that leave it out get."""
 
-    max_model_len: int  # tokens of a prompt and its answer together
+    max_prompt_tokens: int
+    default_size: str
+    size_multiple: int  # of width and height, in pixels
+    max_pixels: int
+    num_inference_steps: int
+    guidance_scale: float
+    scheduler: str
+
+
+class ModelDetails(ModelCard, kw_only=True):
+    """One model: its limits, which are those of its kind, and what it was compiled to."""
+
+    max_model_len: int | UnsetType = UNSET  # tokens of a prompt and its answer together
+    image: ImageLimits | UnsetType = UNSET
     kind: str
     family: str
     precision: str

@@ -43,21 +43,79 @@ COMPLETIONS = _SAMPLING | {
     "suffix": "filling in before a suffix",
 }
 
-_NEUTRAL: dict[str, Any] = {"length_penalty": 1.0, "min_tokens": 0}
+_LORA = "LoRA files of a client: a LoRA variant is a model of its own, which `model` names"
+_USE_EDITS = "a picture to start from here: send it to /v1/images/edits"
+_USE_STEPS = "another name of num_inference_steps"
+_IMAGES = {
+    "adapter_name_or_path": _LORA,
+    "loras": _LORA,
+    "lora_model": _LORA,
+    "lora_name": _LORA,
+    "lora_path": _LORA,
+    "lora_paths": _LORA,
+    "lora_scale": _LORA,
+    "lora_scales": _LORA,
+    "lora_weights": _LORA,
+    "batch_size": "another name of n",
+    "cfg_scale": "another name of guidance_scale",
+    "clip_skip": "skipping layers of the text encoder",
+    "complexity": "planning before drawing",
+    "control_image": "ControlNet",
+    "controlnet": "ControlNet",
+    "cross_attention_kwargs": "arguments of attention layers",
+    "eta": "another amount of noise for DDIM",
+    "frame_count": "moving pictures",
+    "frame_duration_ms": "moving pictures",
+    "guidance_rescale": "rescaled guidance",
+    "height": "width and height apart: send size as WIDTHxHEIGHT",
+    "ip_adapter": "image prompts",
+    "ip_adapter_image": "image prompts",
+    "markup": "markup over an image (use mask)",
+    "num_images": "another name of n",
+    "num_images_per_prompt": "another name of n",
+    "prompt_rewriter": "rewriting prompts",
+    "sampler": "another name of scheduler",
+    "sampler_name": "another name of scheduler",
+    "sigmas": "noise levels of a client",
+    "steps": _USE_STEPS,
+    "num_steps": _USE_STEPS,
+    "style": "styles (say it in the prompt)",
+    "svg": "vector graphics",
+    "timesteps": "time steps of a client",
+    "true_cfg_scale": "another name of guidance_scale",
+    "width": "width and height apart: send size as WIDTHxHEIGHT",
+}
+GENERATIONS = _IMAGES | {
+    "image": _USE_EDITS,
+    "image_url": _USE_EDITS,
+    "images": _USE_EDITS,
+    "init_image": _USE_EDITS,
+    "input_fidelity": _USE_EDITS,
+    "mask": _USE_EDITS,
+    "strength": _USE_EDITS,
+}
+EDITS = _IMAGES | {
+    "image_url": "images by address: send the file as `image`",
+    "images": "images by address: send the file as `image`",
+    "input_fidelity": "another fidelity than low (use strength)",
+}
+VARIATIONS = EDITS | {
+    "mask": "a mask here: send it to /v1/images/edits",
+    "prompt": "a prompt here: send it to /v1/images/edits",
+}
+
+_NEUTRAL: dict[str, Any] = {"input_fidelity": "low", "length_penalty": 1.0, "min_tokens": 0}
 _TEXT_MODALITIES: tuple[Any, ...] = (None, [], ["text"])
 _TEXT_FORMATS: tuple[Any, ...] = (None, {"type": "text"})
 
 
 def check_supported(body: Mapping[str, Any], fields: Mapping[str, str]) -> None:
-    """Refuse a request that asks for what this server does not do.
+    """Refuse a completion that asks for what this server does not do.
 
     Raises:
         ApiError: 400, which names the field.
     """
-    for name in fields:
-        value = body.get(name)
-        if value and value != _NEUTRAL.get(name):
-            raise _refusal(f"{name} is set, but this server does not support {fields[name]}", name)
+    check_fields(body, fields)
     if body.get("response_format") not in _TEXT_FORMATS:
         raise _refusal(
             'response_format asks for structured output, but this server supports {"type": "text"} '
@@ -69,6 +127,18 @@ def check_supported(body: Mapping[str, Any], fields: Mapping[str, str]) -> None:
             'modalities asks for more than text, but this server supports ["text"] only',
             "modalities",
         )
+
+
+def check_fields(body: Mapping[str, Any], fields: Mapping[str, str]) -> None:
+    """Refuse a request that sets one of `fields`.
+
+    Raises:
+        ApiError: 400, which names the field.
+    """
+    for name in fields:
+        value = body.get(name)
+        if value and value != _NEUTRAL.get(name):
+            raise _refusal(f"{name} is set, but this server does not support {fields[name]}", name)
 
 
 def _refusal(message: str, param: str) -> ApiError:

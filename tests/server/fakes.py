@@ -11,9 +11,9 @@ from engines.llm.output import EngineStats, StepOutput, TokenLogprobs
 from engines.llm.sequence import FinishReason, Sequence, SequenceStatus
 from engines.manifest import ChatSpec, FileEntry, Manifest, Source
 from engines.store import EngineFolder
-from server.registry import ServedModel
+from server.chat_worker import ChatWorker
+from server.registry import ChatModel
 from server.text.processor import TextProcessor
-from server.worker import EngineWorker
 from tests.checkpoints import CHAT_TEMPLATE, build_tokenizer
 
 Reply = Callable[[Sequence], list[int]]
@@ -181,7 +181,7 @@ def served_model(
     id: str = "tiny",
     max_queue_size: int = 16,
     request_timeout_s: float | None = None,
-) -> ServedModel:
+) -> ChatModel:
     """A model as the server has it, with a manifest that names no real files."""
     manifest = Manifest(
         kind="chat",
@@ -201,9 +201,9 @@ def served_model(
             num_parameters=1,
         ),
     )
-    worker = EngineWorker(
+    worker = ChatWorker(
         engine, name=id, max_queue_size=max_queue_size, request_timeout_s=request_timeout_s
     )
-    return ServedModel(
+    return ChatModel(
         id=id, folder=EngineFolder(path=Path(id), manifest=manifest), worker=worker, text=text
     )

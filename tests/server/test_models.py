@@ -13,19 +13,13 @@ from engines.errors import EngineError
 from engines.manifest import read_manifest, write_manifest
 from engines.store import find_engines
 from server.config import ServerConfig
-from server.errors import ModelNotFound
+from server.errors import ApiError, ModelNotFound
 from server.loading import engine_options, load_models, served_names
-from server.registry import ModelRegistry
+from server.registry import ChatModel, ImageModel, ModelRegistry
 from tests.server.apps import client, tiny_engine, tiny_model
+from tests.server.images.apps import image_model
 
 KEYS = {"id", "object", "created", "owned_by", "root", "parent", "permission"}
-
-
-def of_kind(kind, id):
-    model = tiny_model(id=id)
-    manifest = msgspec.structs.replace(model.folder.manifest, kind=kind)
-    folder = dataclasses.replace(model.folder, manifest=manifest)
-    return dataclasses.replace(model, folder=folder)
 
 
 def folders(*ids):
@@ -82,26 +76,36 @@ def test_requests_for_an_unknown_model_are_the_same_404(route):
 
 
 def test_a_request_finds_the_model_of_its_kind():
-    chat, image = of_kind("chat", "a"), of_kind("image", "b")
+    chat, image = tiny_model(id="a"), image_model(id="b")
     registry = ModelRegistry([chat, image])
-    assert registry.find("a") is chat
-    assert registry.find("b", "image") is image
-    with pytest.raises(ModelNotFound, match="of kind image"):
-        registry.find("b")
+    assert registry.find("a", ChatModel) is chat
+    assert registry.find("b", ImageModel) is image
+    with pytest.raises(ModelNotFound, match=r"of kind image .* of that kind this server has 'a'"):
+        registry.find("b", ChatModel)
+    with pytest.raises(ModelNotFound, match="of kind chat and does not answer image requests"):
+        registry.find("a", ImageModel)
+
+
+def test_a_request_without_a_name_finds_the_only_model_of_its_kind():
+    chat, first, second = tiny_model(id="a"), image_model(id="b"), image_model(id="c")
+    assert ModelRegistry([chat, first]).find_only(ImageModel) is first
+    with pytest.raises(ModelNotFound, match="no model of kind image"):
+        ModelRegistry([chat]).find_only(ImageModel)
+    with pytest.raises(ApiError, match=r"model is missing, .* 'b', 'c'"):
+        ModelRegistry([chat, first, second]).find_only(ImageModel)
 
 
 def test_any_name_means_the_only_engine_of_the_kind_if_that_is_allowed():
-    chat, image = of_kind("chat", "a"), of_kind("image", "b")
+    chat, image = tiny_model(id="a"), image_model(id="b")
     registry = ModelRegistry([chat, image], accept_any_model=True)
     for name in ("gpt-4o", "", "b"):
-        assert registry.find(name) is chat
-    assert registry.find("dall-e-3", "image") is image
-    with pytest.raises(ModelNotFound):
-        registry.find("ada", "embedding")
-    several = ModelRegistry([chat, of_kind("chat", "c")], accept_any_model=True)
-    assert several.find("c").id == "c"
-    with pytest.raises(ModelNotFound):
-        several.find("gpt-4o")
+        assert registry.find(name, ChatModel) is chat
+    assert registry.find("dall-e-3", ImageModel) is image
+    several = ModelRegistry([chat, tiny_model(id="c")], accept_any_model=True)
+    assert several.find("c", ChatModel).id == "c"
+    for model_type in (ChatModel, ImageModel):
+        with pytest.raises(ModelNotFound):
+            several.find("gpt-4o", model_type)
 
 
 def test_a_listed_name_is_not_any_name():
@@ -148,12 +152,14 @@ def test_names_that_are_not_clear_are_refused_before_anything_is_loaded(ids, giv
 
 
 def test_engines_share_the_memory_that_is_free_unless_told():
-    alone = engine_options(ServerConfig(), 1)
-    two = engine_options(ServerConfig(), 2)
-    four = engine_options(ServerConfig(), 4)
+    alone = engine_options(ServerConfig(), folders("a"))
+    two = engine_options(ServerConfig(), folders("a", "b"))
+    four = engine_options(ServerConfig(), folders(*"abcd"))
+    beside_images = engine_options(ServerConfig(), [*folders("a"), image_model(id="b").folder])
     assert alone.kv_cache_memory is None
-    assert two.kv_cache_memory > four.kv_cache_memory > 0
-    told = engine_options(ServerConfig(kv_cache_memory=2**30, max_num_seqs=3, num_threads=2), 4)
+    assert beside_images.kv_cache_memory > two.kv_cache_memory > four.kv_cache_memory > 0
+    config = ServerConfig(kv_cache_memory=2**30, max_num_seqs=3, num_threads=2)
+    told = engine_options(config, folders(*"abcd"))
     assert (told.kv_cache_memory, told.max_num_seqs, told.num_threads) == (2**30, 3, 2)
 
 
@@ -165,6 +171,6 @@ def test_several_engines_load_side_by_side(tiny_engine_dir, tmp_path):
     config = ServerConfig(served_model_name=("gpt=second",), num_threads=1, max_num_seqs=2)
     models = load_models(find_engines(tmp_path), config)
     assert [name for name, _ in models.names] == ["first", "gpt"]
-    assert models.find("gpt").worker.max_context == 2048
+    assert models.find("gpt", ChatModel).worker.max_context == 2048
     for model in models.models:
         model.worker.close()

@@ -1,5 +1,7 @@
 """What a client may not send: a 400 that names the field, its value and the limit."""
 
+import dataclasses
+
 import pytest
 
 from tests.server.apps import http_client, tiny_engine, tiny_model, tiny_text
@@ -181,9 +183,7 @@ def test_what_the_chat_template_refuses_is_a_400(tmp_path):
     template = "{{ raise_exception('Roles must alternate') }}"
     refusing = type(text).load(write_text_files(tmp_path, template))
     model = tiny_model()
-    response = post(
-        CHAT_PATH, said({}), model=type(model)("tiny", model.folder, model.worker, refusing)
-    )
+    response = post(CHAT_PATH, said({}), model=dataclasses.replace(model, text=refusing))
     assert response.status_code == 400
     assert "Roles must alternate" in response.json()["error"]["message"]
 

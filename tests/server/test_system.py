@@ -20,7 +20,7 @@ from tests.server.apps import CHAT, client, http_client, tiny_engine, tiny_model
 
 def sequence(worker, max_tokens=50):
     sampling = SamplingParams(max_tokens=max_tokens, ignore_eos=True)
-    return Sequence.from_prompt(worker.new_seq_ids(1)[0], [1, 2], sampling)
+    return Sequence.from_prompt(worker.new_ids(1)[0], [1, 2], sampling)
 
 
 def test_health_tells_of_every_engine_and_of_the_first_as_image_servers_do():
@@ -120,7 +120,7 @@ def test_the_queue_is_seen_in_health():
     async def scenario(lifecycle, http):
         await lifecycle.start()
         engine.hold()
-        streams = [model.worker.generate([sequence(model.worker)]) for _ in range(5)]
+        streams = [model.worker.run([sequence(model.worker)]) for _ in range(5)]
         health = (await http.get("/health")).json()
         assert health["queue_size"] == health["models"][0]["queue_size"] == 3
         for stream in streams:
@@ -137,7 +137,7 @@ def test_stopping_ends_what_does_not_end_by_itself():
     async def scenario(lifecycle, http):
         await lifecycle.start()
         engine.hold()
-        stream = model.worker.generate([sequence(model.worker)])
+        stream = model.worker.run([sequence(model.worker)])
         stopping = asyncio.create_task(lifecycle.stop(timeout_s=0))
         with pytest.raises(ServerUnavailable):
             async for _ in stream:

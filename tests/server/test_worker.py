@@ -13,7 +13,7 @@ from tests.server.workers import EOS, make_engine, running, sequences, tokens_of
 def test_a_request_gets_its_tokens_in_order():
     async def scenario():
         async with running(make_engine()) as worker:
-            assert await tokens_of(worker.generate(sequences(worker))) == [10, 11, 12, EOS]
+            assert await tokens_of(worker.run(sequences(worker))) == [10, 11, 12, EOS]
             assert worker.num_running == worker.num_waiting == 0
 
     asyncio.run(scenario())
@@ -24,7 +24,7 @@ def test_requests_share_steps():
         engine = make_engine(max_num_seqs=4)
         engine.hold()
         async with running(engine) as worker:
-            streams = [worker.generate(sequences(worker)) for _ in range(4)]
+            streams = [worker.run(sequences(worker)) for _ in range(4)]
             engine.run()
             answers = await asyncio.gather(*map(tokens_of, streams))
         assert answers == [[10, 11, 12, EOS]] * 4
@@ -38,7 +38,7 @@ def test_a_reader_that_was_away_gets_all_it_missed_at_once():
     async def scenario():
         engine = make_engine(num_tokens=8)
         async with running(engine) as worker:
-            stream = worker.generate(sequences(worker))
+            stream = worker.run(sequences(worker))
             await until(lambda: not engine.has_work and worker.num_running == 0)
             outputs = await anext(stream)
             assert [out.token_id for out in outputs] == [*range(10, 18), EOS]
@@ -52,7 +52,7 @@ def test_an_idle_engine_is_not_stepped():
     async def scenario():
         engine = make_engine()
         async with running(engine) as worker:
-            await tokens_of(worker.generate(sequences(worker)))
+            await tokens_of(worker.run(sequences(worker)))
             num_steps = engine.num_steps
             await asyncio.sleep(0.05)
             assert engine.num_steps == num_steps  # the fake refuses a step without work as well
@@ -66,7 +66,7 @@ def test_leaving_a_stream_aborts_its_sequences_at_the_next_step():
         engine.hold()
         async with running(engine) as worker:
             seqs = sequences(worker, count=2)
-            with worker.generate(seqs) as stream:
+            with worker.run(seqs) as stream:
                 engine.release()
                 assert len(await anext(stream)) == 2
             assert worker.num_running == 0
@@ -84,7 +84,7 @@ def test_a_cancelled_reader_aborts_too():
         engine = make_engine(num_tokens=50)
         engine.hold()
         async with running(engine) as worker:
-            reader = asyncio.create_task(tokens_of(worker.generate(sequences(worker))))
+            reader = asyncio.create_task(tokens_of(worker.run(sequences(worker))))
             await until(lambda: engine.added)
             reader.cancel()
             await asyncio.wait([reader])
@@ -101,7 +101,7 @@ def test_one_sequence_of_a_request_can_be_given_up_alone():
         engine.hold()
         async with running(engine) as worker:
             first, second = sequences(worker, count=2)
-            with worker.generate([first, second]) as stream:
+            with worker.run([first, second]) as stream:
                 stream.abort(first.seq_id)
                 engine.run()
                 ids = [out.seq_id async for outputs in stream for out in outputs or ()]
@@ -116,15 +116,15 @@ def test_what_exceeds_the_engine_waits_and_what_exceeds_the_queue_is_refused():
         engine = make_engine(max_num_seqs=2)
         engine.hold()
         async with running(engine, max_queue_size=1) as worker:
-            streams = [worker.generate(sequences(worker)) for _ in range(3)]
+            streams = [worker.run(sequences(worker)) for _ in range(3)]
             assert (worker.num_running, worker.num_waiting) == (2, 1)
             with pytest.raises(QueueFull, match="1 answers wait and 2 are being written"):
-                worker.generate(sequences(worker))
+                worker.run(sequences(worker))
             with pytest.raises(InvalidRequest, match="asks for 4 answers, but this server holds 3"):
-                worker.generate(sequences(worker, count=4))
+                worker.run(sequences(worker, count=4))
             engine.run()
             await asyncio.gather(*map(tokens_of, streams))
-            assert await tokens_of(worker.generate(sequences(worker))) == [10, 11, 12, EOS]
+            assert await tokens_of(worker.run(sequences(worker))) == [10, 11, 12, EOS]
 
     asyncio.run(scenario())
 
@@ -133,7 +133,7 @@ def test_the_time_in_the_queue_ends_when_a_sequence_is_scheduled():
     async def scenario():
         engine = make_engine(max_num_seqs=1)
         async with running(engine) as worker:
-            first, second = (worker.generate(sequences(worker)) for _ in range(2))
+            first, second = (worker.run(sequences(worker)) for _ in range(2))
             await tokens_of(first)
             await tokens_of(second)
             assert 0 <= first.queue_time_s <= second.queue_time_s
@@ -148,7 +148,7 @@ def test_a_tick_comes_when_nothing_else_does(monkeypatch):
         engine = make_engine()
         engine.hold()
         async with running(engine) as worker:
-            with worker.generate(sequences(worker)) as stream:
+            with worker.run(sequences(worker)) as stream:
                 assert await anext(stream) is None
                 assert await anext(stream) is None
                 engine.run()
@@ -164,7 +164,7 @@ def test_a_request_that_takes_too_long_is_given_up(monkeypatch):
         engine.hold()
         async with running(engine, request_timeout_s=0.02) as worker:
             with pytest.raises(ApiError, match=r"not finished after 0\.02 s") as caught:
-                await tokens_of(worker.generate(sequences(worker)))
+                await tokens_of(worker.run(sequences(worker)))
             assert caught.value.status == 504
             engine.run()
             await until(lambda: engine.aborted)

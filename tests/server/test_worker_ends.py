@@ -7,8 +7,8 @@ import pytest
 from engines.errors import ContextLengthExceeded, RunFailed
 from engines.llm.sampling_params import SamplingParams
 from engines.llm.sequence import Sequence
+from server.chat_worker import ChatWorker
 from server.errors import ServerUnavailable
-from server.worker import EngineWorker
 from tests.server.fakes import ScriptedEngine
 from tests.server.workers import EOS, make_engine, running, sequences, tokens_of, until
 
@@ -18,7 +18,7 @@ def test_a_failing_step_fails_every_request_and_marks_the_worker_dead(caplog):
         engine = make_engine(max_num_seqs=1)
         engine.hold()
         async with running(engine) as worker:
-            streams = [worker.generate(sequences(worker)) for _ in range(3)]
+            streams = [worker.run(sequences(worker)) for _ in range(3)]
             engine.failure = RuntimeError("boom")
             engine.run()
             results = await asyncio.gather(*map(tokens_of, streams), return_exceptions=True)
@@ -27,7 +27,7 @@ def test_a_failing_step_fails_every_request_and_marks_the_worker_dead(caplog):
             assert not worker.is_alive
             assert worker.failure == "RuntimeError: boom"
             with pytest.raises(ServerUnavailable, match="has stopped"):
-                worker.generate(sequences(worker))
+                worker.run(sequences(worker))
 
     asyncio.run(scenario())
     assert "boom" in caplog.text
@@ -43,15 +43,15 @@ def test_a_request_that_the_engine_refuses_fails_alone():
     async def scenario():
         engine = Refusing(lambda _: [10], eos_token_id=EOS, vocab_size=99)
         async with running(engine) as worker:
-            good = worker.generate(sequences(worker))
-            bad_ids = worker.new_seq_ids(2)
+            good = worker.run(sequences(worker))
+            bad_ids = worker.new_ids(2)
             sampling = SamplingParams()
             bad = [
                 Sequence.from_prompt(id, [5] * length, sampling)
                 for id, length in zip(bad_ids, (2, 3), strict=True)
             ]
             with pytest.raises(ContextLengthExceeded):
-                await tokens_of(worker.generate(bad))
+                await tokens_of(worker.run(bad))
             assert await tokens_of(good) == [10, EOS]
             assert worker.num_running == 0
             assert worker.is_alive
@@ -63,13 +63,13 @@ def test_stopping_lets_running_requests_finish_and_refuses_new_ones():
     async def scenario():
         engine = make_engine()
         engine.hold()
-        worker = EngineWorker(engine, name="tiny")
+        worker = ChatWorker(engine, name="tiny")
         worker.start()
-        reader = asyncio.create_task(tokens_of(worker.generate(sequences(worker))))
+        reader = asyncio.create_task(tokens_of(worker.run(sequences(worker))))
         stop = asyncio.create_task(worker.stop(timeout_s=10))
         await asyncio.sleep(0)
         with pytest.raises(ServerUnavailable, match="shutting down"):
-            worker.generate(sequences(worker))
+            worker.run(sequences(worker))
         engine.run()
         await stop
         assert await reader == [10, 11, 12, EOS]
@@ -83,9 +83,9 @@ def test_stopping_gives_up_after_its_timeout():
     async def scenario():
         engine = make_engine(num_tokens=1000)
         engine.hold()
-        worker = EngineWorker(engine, name="tiny")
+        worker = ChatWorker(engine, name="tiny")
         worker.start()
-        reader = asyncio.create_task(tokens_of(worker.generate(sequences(worker))))
+        reader = asyncio.create_task(tokens_of(worker.run(sequences(worker))))
         await until(lambda: engine.added)
         stop = asyncio.create_task(worker.stop(timeout_s=0.01))
         with pytest.raises(ServerUnavailable):
@@ -99,11 +99,11 @@ def test_stopping_gives_up_after_its_timeout():
 
 def test_a_worker_can_be_started_again_on_another_loop():
     engine = make_engine()
-    worker = EngineWorker(engine, name="tiny")
+    worker = ChatWorker(engine, name="tiny")
 
     async def scenario():
         worker.start()
-        answer = await tokens_of(worker.generate(sequences(worker)))
+        answer = await tokens_of(worker.run(sequences(worker)))
         await worker.stop()
         return answer
 

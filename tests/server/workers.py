@@ -6,7 +6,7 @@ import time
 
 from engines.llm.sampling_params import SamplingParams
 from engines.llm.sequence import Sequence
-from server.worker import EngineWorker
+from server.chat_worker import ChatWorker
 from tests.server.fakes import ScriptedEngine
 
 EOS = 1
@@ -20,7 +20,7 @@ def make_engine(num_tokens=3, **options):
 
 @contextlib.asynccontextmanager
 async def running(engine, **options):
-    worker = EngineWorker(engine, name="tiny", **options)
+    worker = ChatWorker(engine, name="tiny", **options)
     worker.start()
     try:
         yield worker
@@ -31,7 +31,7 @@ async def running(engine, **options):
 
 def sequences(worker, count=1, max_tokens=100):
     sampling = SamplingParams(max_tokens=max_tokens)
-    return [Sequence.from_prompt(id, [5, 6], sampling) for id in worker.new_seq_ids(count)]
+    return [Sequence.from_prompt(id, [5, 6], sampling) for id in worker.new_ids(count)]
 
 
 async def tokens_of(stream):

@@ -1,41 +1,42 @@
-"""The tokens of one request on their way from a worker to whoever awaits them."""
+"""The outputs of one request on their way from a worker to whoever awaits them."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from typing import Self
+from typing import Generic, Self, TypeVar
 
-from engines.llm.output import StepOutput
 from server.errors import ApiError
 
+OutputT = TypeVar("OutputT")
 
-class TokenStream:
-    """An async iterator over lists of step outputs, which ends when all sequences have.
+
+class OutputStream(Generic[OutputT]):
+    """An async iterator over lists of step outputs, which ends when all jobs have.
 
     An item holds all that came since the last one, so a slow reader gets longer lists. None is a
     tick: about a second went by without news. Leaving the `with` block (or `close`) gives up the
-    sequences that are not finished. Everything here happens on one event loop.
+    jobs that are not finished. Everything here happens on one event loop.
 
     Args:
-        seq_ids: The sequences of the request.
-        abort: Is told which sequences were given up.
+        job_ids: The sequences or pictures of the request.
+        abort: Is told which of them were given up.
         timeout_s: When to fail a request that is still unfinished; checked with each tick.
     """
 
     def __init__(
         self,
-        seq_ids: Iterable[int],
+        job_ids: Iterable[int],
         abort: Callable[[tuple[int, ...]], None],
         timeout_s: float | None = None,
     ) -> None:
-        self._unfinished = set(seq_ids)
+        self._unfinished = set(job_ids)
         self._abort = abort
         self._timeout_s = timeout_s
         self._start = time.monotonic()
-        self.queue_time_s: float | None = None  # until the first sequence was scheduled
-        self._outputs: list[StepOutput] = []
+        self.queue_time_s: float | None = None  # until the first job was scheduled
+        self._outputs: list[OutputT] = []
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._is_quiet = False
@@ -44,7 +45,7 @@ class TokenStream:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> list[StepOutput] | None:
+    async def __anext__(self) -> list[OutputT] | None:
         """The next outputs, or None for a tick.
 
         Raises:
@@ -70,11 +71,11 @@ class TokenStream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def abort(self, seq_id: int) -> None:
-        """Give up one sequence, for example because its text is complete."""
-        if seq_id in self._unfinished:
-            self._unfinished.discard(seq_id)
-            self._abort((seq_id,))
+    def abort(self, job_id: int) -> None:
+        """Give up one job, for example because a text is complete."""
+        if job_id in self._unfinished:
+            self._unfinished.discard(job_id)
+            self._abort((job_id,))
 
     def close(self) -> None:
         """Give up what is not finished; whoever awaits the stream sees its end."""
@@ -84,13 +85,18 @@ class TokenStream:
         self._outputs = []
         self._wake()
 
-    def push(self, output: StepOutput) -> None:
-        """Take in what a step did; called by the worker."""
+    def push(self, output: OutputT, finished_id: int | None = None) -> None:
+        """Take in what a step did and which job it finished; called by the worker."""
         self._outputs.append(output)
         self._is_quiet = False
-        if output.finish_reason is not None:
-            self._unfinished.discard(output.seq_id)
+        if finished_id is not None:
+            self._unfinished.discard(finished_id)
         self._wake()
+
+    def scheduled(self, time_s: float) -> None:
+        """Note when the first job was scheduled; later calls change nothing."""
+        if self.queue_time_s is None:
+            self.queue_time_s = time_s - self._start
 
     def fail(self, error: Exception) -> None:
         """End with an error, after what has come so far; called by the worker."""
