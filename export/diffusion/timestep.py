@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from export.diffusion.layers import LayerEmitter
 from export.diffusion.shapes import Shapes, linear_shapes
+from export.graph import scalar
 
 _LONGEST_PERIOD = 10_000.0
 
@@ -23,11 +24,13 @@ class Sinusoids:
         width: Waves, half of them sines and half cosines.
         flip_sin_to_cos: Whether the cosines come first.
         freq_shift: How many frequencies short of the longest period the row ends.
+        scale: What the angles are multiplied by, last of all.
     """
 
     width: int
     flip_sin_to_cos: bool
     freq_shift: float
+    scale: float = 1.0
 
     def emit(self, layers: LayerEmitter, numbers: ir.Value, name: str) -> ir.Value:
         """[...] -> [..., width]."""
@@ -36,6 +39,9 @@ class Sinusoids:
         last = graph.constant("last_axis", np.array([-1]))
         column = graph.op("Unsqueeze", [numbers, last], f"{name}.column")  # [..., 1]
         angles = graph.op("Mul", [column, frequencies], f"{name}.angles")
+        if self.scale != 1:
+            factor = graph.constant(f"{name}.scale", scalar(self.scale, np.float32))
+            angles = graph.op("Mul", [angles, factor], f"{name}.scaled")
         waves = [graph.op(wave, [angles], f"{name}.{wave.lower()}") for wave in ("Sin", "Cos")]
         if self.flip_sin_to_cos:
             waves.reverse()
