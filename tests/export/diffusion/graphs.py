@@ -45,13 +45,17 @@ def compile_graph(graph: ComponentGraph, folder: Path, precision=FP32) -> Compil
 def save_component(module: torch.nn.Module, folder: Path, name: str) -> Component:
     """Save a module of diffusers or transformers as a component and open it."""
     module.save_pretrained(folder / name)
-    is_diffusers = type(module).__module__.startswith("diffusers")
-    stem = "diffusion_pytorch_model" if is_diffusers else "model"
+    return open_component(folder, name, type(module).__name__)
+
+
+def open_component(folder: Path, name: str, class_name: str) -> Component:
+    """Open a saved component, as its files are by now."""
+    is_diffusers = any((folder / name).glob("diffusion_pytorch_model*"))
     return Component(
         name,
-        type(module).__name__,
+        class_name,
         read_json_object(folder / name / "config.json"),
-        open_tensor_files(folder / name, stem),
+        open_tensor_files(folder / name, "diffusion_pytorch_model" if is_diffusers else "model"),
     )
 
 
@@ -60,6 +64,12 @@ def compile_module(
 ) -> CompiledGraph:
     """From a module to its compiled graph, through a checkpoint on the disk."""
     component = save_component(module, folder, name.partition("_")[0])
+    return compile_opened(component, folder, name, precision, **place)
+
+
+def compile_opened(
+    component: Component, folder: Path, name: str, precision=FP32, **place
+) -> CompiledGraph:
     kind = "denoiser" if name in ("unet", "transformer") else name
     graph = PipelineGraph(name=name, component=component.name, kind=kind, **place)
     return compile_graph(plan_component(graph, component), folder, precision)

@@ -1,4 +1,4 @@
-"""Tiny random pipelines in the layouts of Stable Diffusion 1.5, 2.1 and XL, made with diffusers."""
+"""Tiny random pipelines in the layouts of Stable Diffusion and FLUX, made with diffusers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,25 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
 
 VOCAB_SIZE = 300
 EOS_TOKEN_ID = VOCAB_SIZE - 1
@@ -86,6 +100,48 @@ XL_UNET = UNET | {
     "addition_time_embed_dim": 8,
     "projection_class_embeddings_input_dim": 24 + 6 * 8,
 }
+T5 = {
+    "vocab_size": VOCAB_SIZE,
+    "d_model": 64,
+    "d_kv": 8,
+    "d_ff": 48,
+    "num_layers": 2,
+    "num_heads": 6,
+    "feed_forward_proj": "gated-gelu",
+}
+SD3_TEXT_ENCODER = TEXT_ENCODER | {"projection_dim": 16}
+SD3_TEXT_ENCODER_2 = V2_TEXT_ENCODER | {"hidden_size": 16, "projection_dim": 8}
+SD3 = {
+    "sample_size": 16,
+    "patch_size": 2,
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_layers": 2,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 64,
+    "caption_projection_dim": 32,
+    "pooled_projection_dim": 16 + 8,
+    "pos_embed_max_size": 17,
+}
+SD35 = SD3 | {"num_layers": 3, "qk_norm": "rms_norm", "dual_attention_layers": [0, 1]}
+FLUX = {
+    "in_channels": 16,
+    "num_layers": 2,
+    "num_single_layers": 2,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 64,
+    "pooled_projection_dim": 32,
+    "axes_dims_rope": [4, 4, 8],
+}
+FLOW_VAE = VAE | {
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+    "scaling_factor": 1.5305,
+    "shift_factor": 0.0609,
+}
+T5_LENGTH = 24
 
 
 def randomize(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -150,4 +206,94 @@ def make_sdxl(folder: Path) -> Path:
     return folder
 
 
-PIPELINES = {"sd15": make_sd15, "sd21": make_sd21, "sdxl": make_sdxl}
+def make_t5_tokenizer() -> PreTrainedTokenizerFast:
+    """Letters and words behind a mark, the likeliest split of a text, an end and no start."""
+    words = ["red", "circle", "blurred", "photo", "blue", "star"]
+    letters = [chr(code) for code in range(33, 127)]
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0), ("\u2581", -3.0)]
+    pieces += [(f"\u2581{word}", -2.0) for word in words] + [(letter, -5.0) for letter in letters]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=["$A", "</s>"], special_tokens=[("</s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="</s>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+        model_max_length=T5_LENGTH,
+    )
+
+
+def make_t5(**changes) -> T5EncoderModel:
+    config = T5Config(**T5 | changes)
+    encoder = randomize(T5EncoderModel(config))
+    with torch.no_grad():  # T5 does not scale its scores: its weights do
+        for block in encoder.encoder.block:
+            block.layer[0].SelfAttention.q.weight *= config.d_kv**-0.5
+    return encoder
+
+
+def make_sd3(folder: Path) -> Path:
+    return _make_sd3(folder, SD3, make_t5())
+
+
+def make_sd35(folder: Path) -> Path:
+    """Without T5, which a checkpoint may leave out."""
+    return _make_sd3(folder, SD35, None)
+
+
+def _make_sd3(folder, transformer, text_encoder_3) -> Path:
+    tokenizer = make_tokenizer(folder.with_name(f"{folder.name}-tokenizer"))
+    encoders = [
+        randomize(CLIPTextModelWithProjection(CLIPTextConfig(**config)))
+        for config in (SD3_TEXT_ENCODER, SD3_TEXT_ENCODER_2)
+    ]
+    StableDiffusion3Pipeline(
+        transformer=randomize(SD3Transformer2DModel(**transformer)),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=randomize(AutoencoderKL(**FLOW_VAE)),
+        text_encoder=encoders[0],
+        tokenizer=tokenizer,
+        text_encoder_2=encoders[1],
+        tokenizer_2=tokenizer,
+        text_encoder_3=text_encoder_3,
+        tokenizer_3=None if text_encoder_3 is None else make_t5_tokenizer(),
+    ).save_pretrained(folder)
+    return folder
+
+
+def make_flux_dev(folder: Path) -> Path:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    return _make_flux(folder, FLUX | {"guidance_embeds": True}, scheduler)
+
+
+def make_flux_schnell(folder: Path) -> Path:
+    return _make_flux(folder, FLUX, FlowMatchEulerDiscreteScheduler(shift=1.0))
+
+
+def _make_flux(folder, transformer, scheduler) -> Path:
+    FluxPipeline(
+        transformer=randomize(FluxTransformer2DModel(**transformer)),
+        scheduler=scheduler,
+        vae=randomize(AutoencoderKL(**FLOW_VAE)),
+        text_encoder=randomize(CLIPTextModel(CLIPTextConfig(**TEXT_ENCODER))),
+        tokenizer=make_tokenizer(folder.with_name(f"{folder.name}-tokenizer")),
+        text_encoder_2=make_t5(),
+        tokenizer_2=make_t5_tokenizer(),
+    ).save_pretrained(folder)
+    return folder
+
+
+PIPELINES = {
+    "sd15": make_sd15,
+    "sd21": make_sd21,
+    "sdxl": make_sdxl,
+    "sd3": make_sd3,
+    "sd3.5": make_sd35,
+    "flux-dev": make_flux_dev,
+    "flux-schnell": make_flux_schnell,
+}

@@ -1,0 +1,1 @@
+"""What the diffusion transformers share: patches, modulated norms, joint attention, rotations."""

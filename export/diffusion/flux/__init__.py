@@ -1,0 +1,1 @@
+"""The transformer of FLUX.1, `FluxTransformer2DModel`."""

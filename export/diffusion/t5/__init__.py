@@ -1,0 +1,1 @@
+"""The text encoder `T5EncoderModel`."""
