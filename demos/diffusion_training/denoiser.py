@@ -1,0 +1,141 @@
+"""Trains the text encoder and the UNet together on the latents of captioned scenes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from threading import Event
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from torch import nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from demos.diffusion_training.captions import draw_caption
+from demos.diffusion_training.components import (
+    BETA_END,
+    BETA_START,
+    NUM_TIMESTEPS,
+    create_text_encoder,
+    create_unet,
+)
+from demos.diffusion_training.scenes import Scene
+from demos.muon import MuonAdamW
+from demos.training_run import Progress, TrainingRun, learning_rate
+
+PEAK_LEARNING_RATE = 4e-3
+WARMUP_STEPS = 50
+BATCH_SIZE = 32
+EMA_DECAY = 0.995
+
+
+class Denoiser(nn.Module):
+    """Text encoder and UNet: what the noise is, from noised latents, times and token ids."""
+
+    def __init__(self, text_encoder: CLIPTextModel, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.text_encoder = text_encoder
+        self.unet = unet
+
+    def forward(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, token_ids: torch.Tensor
+    ) -> torch.Tensor:
+        """[B, C, h, w], [B], [B, T] -> [B, C, h, w]"""
+        context = self.text_encoder(input_ids=token_ids).last_hidden_state  # [B, T, H]
+        predicted: torch.Tensor = self.unet(latents, timesteps, context).sample
+        return predicted
+
+
+def velocity_batch(
+    latents: torch.Tensor, timesteps: torch.Tensor, noise: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noised latents and the velocity to be predicted; Salimans and Ho 2022, arXiv:2202.00512."""
+    betas = torch.linspace(BETA_START, BETA_END, NUM_TIMESTEPS)
+    alphas = (1 - betas).cumprod(0)[timesteps].view(-1, 1, 1, 1)
+    signal, spread = alphas.sqrt(), (1 - alphas).sqrt()
+    return signal * latents + spread * noise, signal * noise - spread * latents
+
+
+def create_optimizer(model: Denoiser) -> MuonAdamW:
+    """Muon for all matrices and convolutions but the embeddings and the UNet's two ends."""
+    others_by_name = ("embedding", "conv_in", "conv_out", "time_emb")
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        is_inner = parameter.ndim in (2, 4) and not any(end in name for end in others_by_name)
+        (matrices if is_inner else others).append(parameter)
+    return MuonAdamW(matrices, others, PEAK_LEARNING_RATE, weight_decay=0.01)
+
+
+class DenoiserTraining:
+    """One run; its result is `averaged`, the moving average of the weights.
+
+    Args:
+        path: The file of its state.
+        budget_s: Seconds of training, restarts included.
+        tokenizer: The folder of the captions' tokenizer.
+        scenes: What the pictures show.
+        latents: The pictures, [N, 4, h, w].
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        budget_s: float,
+        tokenizer: Path,
+        scenes: Sequence[Scene],
+        latents: torch.Tensor,
+    ) -> None:
+        self._tokenizer = CLIPTokenizer.from_pretrained(tokenizer)
+        vocabulary = json.loads((tokenizer / "vocab.json").read_text(encoding="utf-8"))
+        self.model = Denoiser(create_text_encoder(vocabulary), create_unet())
+        self.averaged = AveragedModel(
+            self.model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY), use_buffers=True
+        )
+        self._optimizer = create_optimizer(self.model)
+        self._scenes = scenes
+        self._latents = latents
+        self.run = TrainingRun(
+            path,
+            budget_s,
+            Progress(),
+            {"model": self.model, "averaged": self.averaged, "optimizer": self._optimizer},
+        )
+
+    @property
+    def result(self) -> Denoiser:
+        denoiser: Denoiser = self.averaged.module
+        return denoiser
+
+    def train(self, stop: Event) -> None:
+        self.run.train(self._step, stop)
+
+    def _step(self) -> float:
+        progress = self.run.progress
+        latents, token_ids = self._draw_batch(Random(f"denoiser {progress.step}"))
+        generator = torch.Generator().manual_seed(progress.step)
+        timesteps = torch.randint(0, NUM_TIMESTEPS, (len(latents),), generator=generator)
+        noise = torch.randn(latents.shape, generator=generator)
+        noised, velocity = velocity_batch(latents, timesteps, noise)
+        noised = noised.contiguous(memory_format=torch.channels_last)
+        loss = F.mse_loss(self.model(noised, timesteps, token_ids), velocity)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self._optimizer.step(
+            learning_rate(PEAK_LEARNING_RATE, progress.step, WARMUP_STEPS, self.run.done)
+        )
+        self.averaged.update_parameters(self.model)
+        return loss.item()
+
+    def _draw_batch(self, rng: Random) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents of random scenes, each with a new caption. [B, 4, h, w], [B, T]"""
+        chosen = [rng.randrange(len(self._scenes)) for _ in range(BATCH_SIZE)]
+        captions = [draw_caption(rng, self._scenes[index]) for index in chosen]
+        token_ids = self._tokenizer(
+            captions, padding="max_length", truncation=True, return_tensors="np"
+        ).input_ids
+        return self._latents[chosen].float(), torch.from_numpy(np.asarray(token_ids))

@@ -1,0 +1,67 @@
+"""Muon for matrices and convolutions, AdamW for the rest: the optimizer of the demos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class MuonAdamW:
+    """One optimizer out of two; `torch.optim.Muon` takes matrices alone.
+
+    Args:
+        matrices: Weights of linear layers and of convolutions; a convolution's are taken as one
+            row for each channel that comes out.
+        others: Embeddings, norms, biases, and the layers at both ends of a model.
+        learning_rate: Of both; Muon's updates are scaled to AdamW's.
+        betas: AdamW's.
+        weight_decay: Muon's.
+    """
+
+    def __init__(
+        self,
+        matrices: Iterable[Tensor],
+        others: Iterable[Tensor],
+        learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.0,
+    ) -> None:
+        self._matrices = list(matrices)
+        self._views = [_as_matrix(weight.detach()) for weight in self._matrices]
+        self._others = list(others)
+        self._muon = torch.optim.Muon(
+            self._views,
+            lr=learning_rate,
+            weight_decay=weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        self._adamw = torch.optim.AdamW(
+            self._others, lr=learning_rate, betas=betas, weight_decay=0.0
+        )
+
+    def step(self, learning_rate: float) -> None:
+        """Update all weights from their gradients, and clear those."""
+        for weight, view in zip(self._matrices, self._views, strict=True):
+            view.grad = None if weight.grad is None else _as_matrix(weight.grad)
+        for optimizer in (self._muon, self._adamw):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            optimizer.step()
+        for weight in (*self._matrices, *self._others):
+            weight.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"muon": self._muon.state_dict(), "adamw": self._adamw.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._muon.load_state_dict(state_dict["muon"])
+        self._adamw.load_state_dict(state_dict["adamw"])
+
+
+def _as_matrix(weight: Tensor) -> Tensor:
+    """[out, in] as it is; [out, in, h, w] -> [out, h * w * in]."""
+    # A view of the same memory where the layout is channels-last.
+    return weight if weight.ndim == 2 else weight.permute(0, 2, 3, 1).flatten(1)
