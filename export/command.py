@@ -55,7 +55,10 @@ def export_engine(config: ExportConfig, progress: Progress) -> Summary:
         compiled = build(folder, progress)
         result = _verify(compiled, folder, source, config, progress)
         manifest = msgspec.structs.replace(
-            compiled, verification=result.report, verification_skipped=result.skipped
+            compiled,
+            verification=result.report,
+            image_verification=result.image_report,
+            verification_skipped=result.skipped,
         )
         write_manifest(manifest, folder)
     return Summary(
@@ -145,8 +148,6 @@ def _verify(
     """The report, or the sentence that says why there is none; bars hold unless forced."""
     if not config.verify:
         return VerificationResult(skipped="the export was asked not to verify")
-    if manifest.kind == "image":
-        return VerificationResult(skipped="image engines are not compared with a reference yet")
     with progress.stage("verifying", None):
         result = run_verification(manifest, engine_dir, source.folder)
     if not config.force:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from engines.manifest import ImageSpec, Manifest
+from engines.manifest import ImageSpec, ImageVerification, Manifest, Verification
 from export.progress import Advance
 
 
@@ -93,11 +93,29 @@ def _pictures(spec: ImageSpec) -> str:
 
 
 def _agreement(summary: Summary) -> str:
-    report = summary.manifest.verification
-    if report is None:
-        return f"not verified: {summary.manifest.verification_skipped}"
-    note = "; not judged, since the weights are random" if summary.is_untrained else ""
+    manifest = summary.manifest
+    if manifest.image_verification is not None:
+        return _image_agreement(manifest.image_verification, summary.is_untrained)
+    if manifest.verification is not None:
+        return _chat_agreement(manifest.verification, summary.is_untrained)
+    return f"not verified: {manifest.verification_skipped}"
+
+
+def _chat_agreement(report: Verification, is_untrained: bool) -> str:
+    note = "; not judged, since the weights are random" if is_untrained else ""
     return (
         f"top-1 {report.top1_agreement:.1%}, KL {report.mean_kl:.2g}, "
         f"relative error {report.relative_logit_error:.2g} against {report.reference}{note}"
+    )
+
+
+def _image_agreement(report: ImageVerification, is_untrained: bool) -> str:
+    note = "; pictures not judged, since the weights are random" if is_untrained else ""
+    components = ", ".join(
+        f"{component.graph} {component.relative_error:.1g}" for component in report.components
+    )
+    return (
+        f"PSNR {report.mean_psnr:.1f} dB (least {report.min_psnr:.1f}), within "
+        f"{report.max_difference} of 255 levels, against {report.reference}{note}; "
+        f"relative errors: {components}"
     )

@@ -11,12 +11,18 @@ from typing import IO
 
 import msgspec
 
-from engines.manifest import Manifest
+from engines.manifest import ImageVerification, Manifest
 from export.errors import VerificationFailed
 from export.verify import VerificationResult
 
 # precision -> (top-1 agreement at least, mean KL divergence in nats at most)
 BARS = {"fp32": (0.999, 1e-4), "int8": (0.98, 0.01), "int4": (0.90, 0.1)}
+
+# Of image engines. In fp32 a component may be off by so much, relatively; pictures by so many of
+# 255 levels, or by less than PSNR in dB says. In int8 the mean PSNR of the pictures counts.
+MAX_COMPONENT_ERROR = 1e-4
+MAX_LEVELS, MIN_PSNR = 2, 50.0
+MIN_PSNR_INT8 = 30.0
 
 
 def run_verification(manifest: Manifest, engine_dir: Path, checkpoint: Path) -> VerificationResult:
@@ -53,6 +59,8 @@ def check_bars(manifest: Manifest, result: VerificationResult) -> None:
     Raises:
         VerificationFailed: It misses a bar of its precision.
     """
+    if result.image_report is not None:
+        _check_image_bars(manifest, result.image_report, result.is_untrained)
     report = result.report
     if report is None or result.is_untrained:
         return
@@ -65,6 +73,32 @@ def check_bars(manifest: Manifest, result: VerificationResult) -> None:
         f"{least_top1:.0%} and {most_kl:g}: choose a higher precision, raise some nodes by "
         "--override, or keep it by --force"
     )
+
+
+def _check_image_bars(manifest: Manifest, report: ImageVerification, is_untrained: bool) -> None:
+    """With random weights components still have to compute what they should, in fp32."""
+    if manifest.precision != "fp32":
+        if not is_untrained and report.mean_psnr < MIN_PSNR_INT8:
+            raise VerificationFailed(
+                f"pictures are like those of {report.reference} with a mean PSNR of "
+                f"{report.mean_psnr:.1f} dB, but {manifest.precision} has to reach "
+                f"{MIN_PSNR_INT8:g} dB: choose --precision fp32, or keep it by --force"
+            )
+        return
+    worst = max(report.components, key=lambda component: component.relative_error)
+    if worst.relative_error > MAX_COMPONENT_ERROR:
+        raise VerificationFailed(
+            f"the {worst.graph} is off from {report.reference} by a relative error of "
+            f"{worst.relative_error:.2g}, but fp32 may be off by {MAX_COMPONENT_ERROR:g} at the "
+            "most: keep the engine by --force"
+        )
+    is_close = report.max_difference <= MAX_LEVELS or report.min_psnr >= MIN_PSNR
+    if not is_untrained and not is_close:
+        raise VerificationFailed(
+            f"pictures differ from those of {report.reference} by up to {report.max_difference} of "
+            f"255 levels at a PSNR of {report.min_psnr:.1f} dB, but fp32 has to stay within "
+            f"{MAX_LEVELS} levels or reach {MIN_PSNR:g} dB: keep the engine by --force"
+        )
 
 
 def _environment() -> dict[str, str]:

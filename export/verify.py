@@ -20,7 +20,14 @@ import msgspec
 from cyclopts import App, Parameter
 
 from engines.cli import add_command, run_app
-from engines.manifest import ChatSpec, Manifest, Verification, read_manifest
+from engines.manifest import (
+    ChatSpec,
+    ImageSpec,
+    ImageVerification,
+    Manifest,
+    Verification,
+    read_manifest,
+)
 from export.agreement import AgreementMeter, TrainingDetector
 from export.memory import available_memory
 from export.verify_prompts import read_prompts
@@ -35,6 +42,7 @@ class VerificationResult(msgspec.Struct, frozen=True, kw_only=True):
     """What the process prints: a report, or the sentence that says why there is none."""
 
     report: Verification | None = None
+    image_report: ImageVerification | None = None
     skipped: str | None = None
     is_untrained: bool = False  # random weights: reported, not judged
 
@@ -69,6 +77,27 @@ def run(config: VerifyConfig) -> int:
 
 
 def verify(manifest: Manifest, config: VerifyConfig) -> VerificationResult:
+    """Compare an engine of either kind with its reference."""
+    if manifest.image is not None:
+        return _verify_image(manifest, manifest.image, config)
+    if manifest.chat is not None:
+        return _verify_chat(manifest, manifest.chat, config)
+    raise ValueError(f"{config.engine_dir} holds an engine of kind {manifest.kind}")
+
+
+def _verify_image(manifest: Manifest, spec: ImageSpec, config: VerifyConfig) -> VerificationResult:
+    from export.diffusion.checkpoint import open_diffusion_checkpoint
+    from export.diffusion.verification.verify import reason_to_skip, verify_image
+
+    checkpoint = open_diffusion_checkpoint(config.checkpoint_path, manifest.source.checkpoint)
+    skipped = reason_to_skip(manifest, checkpoint)
+    if skipped is not None:
+        return VerificationResult(skipped=skipped)
+    report, is_untrained = verify_image(spec, config.engine_dir, checkpoint)
+    return VerificationResult(image_report=report, is_untrained=is_untrained)
+
+
+def _verify_chat(manifest: Manifest, spec: ChatSpec, config: VerifyConfig) -> VerificationResult:
     """Let the engine answer fixed questions, then ask the reference about the same tokens.
 
     So the positions compared are those that users get to see, they come from the path that serves
@@ -78,9 +107,6 @@ def verify(manifest: Manifest, config: VerifyConfig) -> VerificationResult:
     from export.reference import has_transformers
 
     started = time.monotonic()
-    spec = manifest.chat
-    if spec is None:
-        raise ValueError(f"{config.engine_dir} holds an engine of kind {manifest.kind}, not chat")
     by_transformers = config.reference == "transformers" or (
         config.reference == "auto" and has_transformers()
     )

@@ -1,0 +1,1 @@
+"""Image engines beside diffusers: the components, and whole pictures of the same noise."""
