@@ -115,8 +115,8 @@ def _find_pipeline(index: dict[str, Any]) -> Pipeline:
     class_name = index.get("_class_name")
     if not isinstance(class_name, str) or class_name not in PIPELINES:
         raise CheckpointError(
-            f"the checkpoint's pipeline is {class_name or 'not named'}, but only "
-            f"{' and '.join(PIPELINES)} are supported"
+            f"the checkpoint's pipeline is {class_name or 'not named'}, but it must be one of: "
+            + ", ".join(PIPELINES)
         )
     return PIPELINES[class_name]
 

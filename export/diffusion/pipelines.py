@@ -9,7 +9,9 @@ from typing import Literal
 
 from export.diffusion.clip.text_encoder import HiddenState
 
-Family = Literal["stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3", "flux"]
+Family = Literal[
+    "stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3", "flux", "qwen-image"
+]
 GraphKind = Literal["text_encoder", "denoiser", "vae_decoder", "vae_encoder"]
 Context = Literal["beside", "behind", "none"]
 
@@ -159,9 +161,25 @@ FLUX = Pipeline(
     even_steps=True,
 )
 
+QWEN_IMAGE = Pipeline(
+    family="qwen-image",
+    models=MappingProxyType(
+        {
+            "text_encoder": "Qwen2_5_VLForConditionalGeneration",
+            "transformer": "QwenImageTransformer2DModel",
+            "vae": "AutoencoderKLQwenImage",
+        }
+    ),
+    graphs=(_text_encoder("text_encoder"), *_denoiser_and_vae("transformer")),
+    even_steps=True,
+)
+
 PIPELINES: Mapping[str, Pipeline] = MappingProxyType(
     {
         "StableDiffusionPipeline": STABLE_DIFFUSION,
         "StableDiffusionXLPipeline": STABLE_DIFFUSION_XL,
+        "StableDiffusion3Pipeline": STABLE_DIFFUSION_3,
+        "FluxPipeline": FLUX,
+        "QwenImagePipeline": QWEN_IMAGE,
     }
 )

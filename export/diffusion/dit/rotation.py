@@ -82,7 +82,7 @@ def emit_rotation(
 
 
 def _angles(layers: LayerEmitter, count: ir.Value, num: int, axis: int) -> ir.Value:
-    """The angles of `count` [1] places, over rows [count, 1, num / 2] or columns [1, count, ...]."""
+    """The angles of `count` [1] rows, [count, 1, num / 2], or columns, [1, count, num / 2]."""
     graph, name = layers.graph, f"rotation.axis_{axis}"
     start, step = (graph.constant(f"rotation.{n}", np.array(n, np.int64)) for n in (0, 1))
     scalar_shape = graph.constant("rotation.scalar", np.array([], np.int64))

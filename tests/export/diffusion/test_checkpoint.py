@@ -60,14 +60,14 @@ def test_a_folder_without_an_index_is_not_a_diffusers_checkpoint(pipeline):
 
 @pytest.mark.parametrize(
     ("class_name", "found"),
-    [("FluxPipeline", "FluxPipeline"), (None, "not named"), (["FluxPipeline"], "FluxPipeline")],
+    [("KolorsPipeline", "KolorsPipeline"), (None, "not named"), (["FluxPipeline"], "FluxPip")],
 )
 def test_another_pipeline_is_told_which_ones_are_supported(own_pipeline, class_name, found):
     folder = own_pipeline("sd15")
     edit_json(folder / "model_index.json", _class_name=class_name)
     sentence = refusal(folder)
     assert found in sentence
-    assert "only StableDiffusionPipeline and StableDiffusionXLPipeline are supported" in sentence
+    assert "it must be one of: StableDiffusionPipeline, StableDiffusionXLPipeline, St" in sentence
 
 
 @pytest.mark.parametrize("entry", [None, [None, None], "unet"])
