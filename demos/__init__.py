@@ -1,1 +1,1 @@
-"""The demo checkpoint and the scripts that made it."""
+"""The demo checkpoints and the scripts that made them."""

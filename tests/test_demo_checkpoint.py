@@ -10,8 +10,8 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 
-from demos.training.evaluate import generate
-from demos.training.render import CHECKPOINT, chat_template
+from demos.chat_training.evaluate import generate
+from demos.chat_training.render import CHECKPOINT, chat_template
 
 WEATHER_TOOL = {
     "type": "function",

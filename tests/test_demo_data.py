@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from demos.training.corpus import SKILLS, draw, training_examples
-from demos.training.example import Example, is_held_out
-from demos.training.grading import follows_think_rule, is_right, split_thought
-from demos.training.render import (
+from demos.chat_training.corpus import SKILLS, draw, training_examples
+from demos.chat_training.example import Example, is_held_out
+from demos.chat_training.grading import follows_think_rule, is_right, split_thought
+from demos.chat_training.render import (
     CHECKPOINT,
     END_OF_TEXT,
     chat_template,
@@ -19,7 +19,7 @@ from demos.training.render import (
     prompt_text,
     tokenize,
 )
-from demos.training.tokenizer import MARKER_TOKENS, SPECIAL_TOKENS
+from demos.chat_training.tokenizer import MARKER_TOKENS, SPECIAL_TOKENS
 
 EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
 PYTHON_TYPES = {"string": str, "integer": int, "number": (int, float), "boolean": bool}

@@ -9,13 +9,11 @@ from threading import Event
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from demos.diffusion_training.drawing import SIZE, FloatArray, paint, to_levels
 from demos.diffusion_training.scenes import COLOURS, KINDS
-from demos.muon import MuonAdamW
-from demos.training_run import Progress, TrainingRun, learning_rate
+from demos.training.muon import MuonAdamW, split_weights
+from demos.training.run import Progress, TrainingRun, learning_rate, moving_average
 
 PEAK_LEARNING_RATE = 3e-3
 WARMUP_STEPS = 30
@@ -89,16 +87,13 @@ def autoencoder_loss(model: AutoencoderKL, pictures: torch.Tensor) -> torch.Tens
     error = model.decode(posterior.sample()).sample - pictures
     edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
     kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
-    return error.abs().mean() + GRADIENT_WEIGHT * edges + KL_WEIGHT * kl
+    loss: torch.Tensor = error.abs().mean() + GRADIENT_WEIGHT * edges + KL_WEIGHT * kl
+    return loss
 
 
 def create_optimizer(model: AutoencoderKL) -> MuonAdamW:
     """Muon for the convolutions, but not for the first and the last one of each half."""
-    ends = ("conv_in", "conv_out", "quant_conv")
-    matrices, others = [], []
-    for name, parameter in model.named_parameters():
-        is_inner = parameter.ndim == 4 and not any(end in name for end in ends)
-        (matrices if is_inner else others).append(parameter)
+    matrices, others = split_weights(model, ("conv_in", "conv_out", "quant_conv"))
     return MuonAdamW(matrices, others, PEAK_LEARNING_RATE)
 
 
@@ -107,9 +102,7 @@ class AutoencoderTraining:
 
     def __init__(self, path: Path, budget_s: float) -> None:
         self.model = create_autoencoder()
-        self.averaged = AveragedModel(
-            self.model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY), use_buffers=True
-        )
+        self.averaged = moving_average(self.model, EMA_DECAY)
         self._optimizer = create_optimizer(self.model)
         self.run = TrainingRun(
             path,
@@ -130,7 +123,7 @@ class AutoencoderTraining:
         progress = self.run.progress
         pictures = draw_batch(Random(f"autoencoder {progress.step}"), self.run.done)
         loss = autoencoder_loss(self.model, pictures)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self._optimizer.step(
             learning_rate(PEAK_LEARNING_RATE, progress.step, WARMUP_STEPS, self.run.done)

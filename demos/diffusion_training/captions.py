@@ -121,7 +121,7 @@ def _pair(rng: Random, scene: Scene) -> str:
     shapes = list(scene.shapes)
     if rng.random() < 0.5:
         shapes.reverse()
-    first, second = shapes
+    first = shapes[0]
     nouns = [noun_phrase(rng, shape) for shape in shapes]
     opening = "two shapes: " if rng.random() < 0.15 else ""
     if rng.random() >= _PAIR_PLACE_SHARE:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from threading import Event
+from typing import cast
 
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from demos.diffusion_training.captions import draw_caption
@@ -25,8 +25,8 @@ from demos.diffusion_training.components import (
     create_unet,
 )
 from demos.diffusion_training.scenes import Scene
-from demos.muon import MuonAdamW
-from demos.training_run import Progress, TrainingRun, learning_rate
+from demos.training.muon import MuonAdamW, split_weights
+from demos.training.run import Progress, TrainingRun, learning_rate, moving_average
 
 PEAK_LEARNING_RATE = 4e-3
 WARMUP_STEPS = 50
@@ -63,11 +63,7 @@ def velocity_batch(
 
 def create_optimizer(model: Denoiser) -> MuonAdamW:
     """Muon for all matrices and convolutions but the embeddings and the UNet's two ends."""
-    others_by_name = ("embedding", "conv_in", "conv_out", "time_emb")
-    matrices, others = [], []
-    for name, parameter in model.named_parameters():
-        is_inner = parameter.ndim in (2, 4) and not any(end in name for end in others_by_name)
-        (matrices if is_inner else others).append(parameter)
+    matrices, others = split_weights(model, ("embedding", "conv_in", "conv_out", "time_emb"))
     return MuonAdamW(matrices, others, PEAK_LEARNING_RATE, weight_decay=0.01)
 
 
@@ -93,9 +89,7 @@ class DenoiserTraining:
         self._tokenizer = CLIPTokenizer.from_pretrained(tokenizer)
         vocabulary = json.loads((tokenizer / "vocab.json").read_text(encoding="utf-8"))
         self.model = Denoiser(create_text_encoder(vocabulary), create_unet())
-        self.averaged = AveragedModel(
-            self.model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY), use_buffers=True
-        )
+        self.averaged = moving_average(self.model, EMA_DECAY)
         self._optimizer = create_optimizer(self.model)
         self._scenes = scenes
         self._latents = latents
@@ -108,8 +102,7 @@ class DenoiserTraining:
 
     @property
     def result(self) -> Denoiser:
-        denoiser: Denoiser = self.averaged.module
-        return denoiser
+        return cast(Denoiser, self.averaged.module)
 
     def train(self, stop: Event) -> None:
         self.run.train(self._step, stop)

@@ -67,7 +67,9 @@ def _square(x: FloatArray, y: FloatArray, radius: np.float32) -> FloatArray:
 def _triangle(x: FloatArray, y: FloatArray, radius: np.float32) -> FloatArray:
     """Even sides, one point up, moved down a little so that it looks centred."""
     outer = np.float32(1.2) * radius
-    return _edge_distances(x, y - np.float32(0.18) * radius, 3, outer * np.float32(0.5)).max(0)
+    shifted = y - np.float32(0.18) * radius
+    farthest: FloatArray = _edge_distances(x, shifted, 3, outer * np.float32(0.5)).max(0)
+    return farthest
 
 
 def _star(x: FloatArray, y: FloatArray, radius: np.float32) -> FloatArray:
@@ -83,8 +85,7 @@ def _edge_distances(x: FloatArray, y: FloatArray, num_edges: int, inner: np.floa
     """Distances to lines around the centre, one of them below it. [num_edges, H, W]"""
     angles = (np.arange(num_edges) * (2 * np.pi / num_edges)).astype(np.float32)
     sines, cosines = np.sin(angles)[:, None, None], np.cos(angles)[:, None, None]
-    distances: FloatArray = sines * x + cosines * y - inner
-    return distances
+    return (sines * x + cosines * y - inner).astype(np.float32)
 
 
 _DISTANCES: Mapping[str, Callable[[FloatArray, FloatArray, np.float32], FloatArray]] = (

@@ -6,7 +6,7 @@ Written as `vocab.json` and `merges.txt`, the files that CLIP's tokenizer has al
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -66,5 +66,5 @@ def _learn_merges(captions: Iterable[str]) -> list[tuple[str, str]]:
     return [(first, second) for first, second in learnt]
 
 
-def _write_json(path: Path, content: dict[str, object]) -> None:
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

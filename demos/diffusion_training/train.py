@@ -17,7 +17,7 @@ from demos.diffusion_training.components import CHECKPOINT, write_checkpoint
 from demos.diffusion_training.denoiser import DenoiserTraining
 from demos.diffusion_training.latents import draw_scenes, load_latents
 from demos.diffusion_training.tokenizer import write_tokenizer
-from demos.training_run import keep_freed_memory, stop_on_sigterm
+from demos.training.run import keep_freed_memory, stop_on_sigterm
 
 logger = logging.getLogger("demos.training")
 

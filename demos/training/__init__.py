@@ -1,1 +1,1 @@
-"""Generates the demo's text, trains its tokenizer and model, and measures what it learned."""
+"""What every demo's training shares: a resumable run with a time budget, and its optimizer."""

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from demos.training.example import Tool
-from demos.training.topics import words
-from demos.training.topics.tables import read_table
-from demos.training.topics.tool_values import CHOICES, JSON_TYPE, draw_value, spoken
+from demos.chat_training.example import Tool
+from demos.chat_training.topics import words
+from demos.chat_training.topics.tables import read_table
+from demos.chat_training.topics.tool_values import CHOICES, JSON_TYPE, draw_value, spoken
 
 # Tools of daily life. Each parameter has several names; `{0}`, `{1}` in a request stand for the
 # parameters' values in order, and a parameter that a request does not mention is optional. The

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from demos.training.example import Turn, dress
-from demos.training.topics.tables import read_table
-from demos.training.topics.words import DAYS, MONTHS, a
+from demos.chat_training.example import Turn, dress
+from demos.chat_training.topics.tables import read_table
+from demos.chat_training.topics.words import DAYS, MONTHS, a
 
 _TABLES: dict[str, Any] = read_table("facts")
 _ASK: dict[str, list[str]] = _TABLES["ask"]

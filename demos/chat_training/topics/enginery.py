@@ -2,8 +2,8 @@
 
 from random import Random
 
-from demos.training.example import Turn, dress
-from demos.training.topics.tables import read_table
+from demos.chat_training.example import Turn, dress
+from demos.chat_training.topics.tables import read_table
 
 FAQ = tuple(read_table("enginery"))
 

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-from demos.training.example import Example
+from demos.chat_training.example import Example
 
 _CALL = re.compile(r"<tool_call>\n(.*?)\n</tool_call>", re.DOTALL)
 

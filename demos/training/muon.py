@@ -46,7 +46,8 @@ class MuonAdamW:
         """Update all weights from their gradients, and clear those."""
         for weight, view in zip(self._matrices, self._views, strict=True):
             view.grad = None if weight.grad is None else _as_matrix(weight.grad)
-        for optimizer in (self._muon, self._adamw):
+        optimizers: tuple[torch.optim.Optimizer, ...] = (self._muon, self._adamw)
+        for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             optimizer.step()
@@ -59,6 +60,21 @@ class MuonAdamW:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._muon.load_state_dict(state_dict["muon"])
         self._adamw.load_state_dict(state_dict["adamw"])
+
+
+def split_weights(
+    model: torch.nn.Module, excluded: tuple[str, ...]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The matrices and convolutions of a model, and its other weights.
+
+    Those whose name has a part in `excluded` are among the others.
+    """
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, weight in model.named_parameters():
+        is_matrix = weight.ndim in (2, 4) and not any(part in name for part in excluded)
+        (matrices if is_matrix else others).append(weight)
+    return matrices, others
 
 
 def _as_matrix(weight: Tensor) -> Tensor:

@@ -4,9 +4,9 @@ import json
 from random import Random
 from typing import Any
 
-from demos.training.example import Turn
-from demos.training.topics import words
-from demos.training.topics.tool_values import spoken
+from demos.chat_training.example import Turn
+from demos.chat_training.topics import words
+from demos.chat_training.topics.tool_values import spoken
 
 _OBJECT = (
     "Give me a JSON object with {0}.",

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from demos.training.example import Turn
-from demos.training.topics import words
-from demos.training.topics.tables import read_table
+from demos.chat_training.example import Turn
+from demos.chat_training.topics import words
+from demos.chat_training.topics.tables import read_table
 
 _TABLES: dict[str, Any] = read_table("style")
 NEUTRAL = tuple(_TABLES["neutral"])

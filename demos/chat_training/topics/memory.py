@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from demos.training.example import Turn
-from demos.training.topics import words
-from demos.training.topics.tables import read_table
+from demos.chat_training.example import Turn
+from demos.chat_training.topics import words
+from demos.chat_training.topics.tables import read_table
 
 _KINDS = read_table("memory")
 _VALUES: dict[str, Callable[[Random], str]] = {

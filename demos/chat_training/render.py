@@ -10,7 +10,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from demos.training.example import Example
+from demos.chat_training.example import Example
 
 CHECKPOINT = Path(__file__).parent.parent / "demo-chat"
 END_OF_TEXT = "<|endoftext|>"

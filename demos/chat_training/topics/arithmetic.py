@@ -2,9 +2,9 @@
 
 from random import Random
 
-from demos.training.example import Turn, dress
-from demos.training.topics.tables import read_table
-from demos.training.topics.words import FOODS, NAMES, NUMBER_WORDS, OBJECTS
+from demos.chat_training.example import Turn, dress
+from demos.chat_training.topics.tables import read_table
+from demos.chat_training.topics.words import FOODS, NAMES, NUMBER_WORDS, OBJECTS
 
 _TABLES = read_table("arithmetic")
 _SIGN_WORDS = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}

@@ -2,9 +2,9 @@
 
 from random import Random
 
-from demos.training.example import Turn, dress
-from demos.training.topics import words
-from demos.training.topics.tables import read_table
+from demos.chat_training.example import Turn, dress
+from demos.chat_training.topics import words
+from demos.chat_training.topics.tables import read_table
 
 _TABLES = read_table("smalltalk")
 UNKNOWN = "I do not know that. I am only a small demo model."

@@ -1,4 +1,4 @@
-"""Measures a checkpoint on held-out prompts, by category: `python -m demos.training.evaluate`."""
+"""Measures the chat demo on held-out prompts: `python -m demos.chat_training.evaluate`."""
 
 import argparse
 import json
@@ -13,11 +13,11 @@ import torch
 from tokenizers import Tokenizer
 from transformers import Qwen3ForCausalLM
 
-from demos.training.corpus import SKILLS, draw
-from demos.training.example import Example
-from demos.training.grading import follows_think_rule, is_right, split_thought
-from demos.training.model import MAX_LEN
-from demos.training.render import CHECKPOINT, prompt_text
+from demos.chat_training.corpus import SKILLS, draw
+from demos.chat_training.example import Example
+from demos.chat_training.grading import follows_think_rule, is_right, split_thought
+from demos.chat_training.model import MAX_LEN
+from demos.chat_training.render import CHECKPOINT, prompt_text
 
 logger = logging.getLogger("demos.training")
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
-from demos.training.example import Example, Message, Turn, is_held_out
-from demos.training.topics import (
+from demos.chat_training.example import Example, Message, Turn, is_held_out
+from demos.chat_training.topics import (
     arithmetic,
     enginery,
     facts,
@@ -17,7 +17,7 @@ from demos.training.topics import (
     style,
     tool_use,
 )
-from demos.training.topics.memory import Memory
+from demos.chat_training.topics.memory import Memory
 
 Skill = Callable[[Random, bool, bool], Example]  # generator, held out, thinking
 _TOPICS: tuple[tuple[Callable[[Random], Turn], int], ...] = (

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from demos.training.topics.tables import read_table
+from demos.chat_training.topics.tables import read_table
 
 _LISTS: dict[str, tuple[str, ...]] = {
     name: tuple(words.split()) for name, words in read_table("words").items()

@@ -2,10 +2,10 @@
 
 from random import Random
 
-from demos.training.example import Turn, dress
-from demos.training.topics import enginery, facts
-from demos.training.topics.tables import read_table
-from demos.training.topics.words import ANIMALS, COLOURS, FOODS, JOBS, NAMES, OBJECTS, a
+from demos.chat_training.example import Turn, dress
+from demos.chat_training.topics import enginery, facts
+from demos.chat_training.topics.tables import read_table
+from demos.chat_training.topics.words import ANIMALS, COLOURS, FOODS, JOBS, NAMES, OBJECTS, a
 
 _TABLES = read_table("stories")
 

@@ -14,6 +14,7 @@ from threading import Event
 from typing import Any, Protocol
 
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 logger = logging.getLogger("demos.training")
 
@@ -77,15 +78,12 @@ class TrainingRun:
         torch.save({name: part.state_dict() for name, part in self._parts.items()}, partial)
         partial.replace(self.path)
 
-    def train(self, step: Callable[[], float | None], stop: Event) -> None:
-        """Call `step`, which returns its loss, until the time is up, `stop` is set or it is None."""
+    def train(self, step: Callable[[], float], stop: Event) -> None:
+        """Call `step`, which returns its loss, until the time is up or `stop` is set."""
         last = last_save = time.monotonic()
         losses: list[float] = []
         while self.done < 1 and not stop.is_set():
-            loss = step()
-            if loss is None:
-                break
-            losses.append(loss)
+            losses.append(step())
             self.progress.step += 1
             now = time.monotonic()
             self.progress.elapsed_s += now - last
@@ -106,6 +104,12 @@ class TrainingRun:
 def learning_rate(peak: float, step: int, warmup_steps: int, done: float) -> float:
     """Rises over the first steps and falls to almost nothing as the time runs out."""
     return peak * min(1.0, (step + 1) / warmup_steps) * max(1 - done, 0.01)
+
+
+def moving_average(model: torch.nn.Module, decay: float) -> AveragedModel:
+    """A copy of a model whose weights follow the model's at every `update_parameters`."""
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
 
 def stop_on_sigterm() -> Event:

@@ -3,7 +3,7 @@
 from random import Random
 from typing import Any
 
-from demos.training.topics import words
+from demos.chat_training.topics import words
 
 CHOICES = {
     "unit": ("celsius", "fahrenheit"),

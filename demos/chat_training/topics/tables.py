@@ -1,4 +1,4 @@
-"""Reads the word lists and tables below `demos/training/data`."""
+"""Reads the word lists and tables below `demos/chat_training/data`."""
 
 import json
 from pathlib import Path

@@ -2,8 +2,8 @@
 
 from random import Random
 
-from demos.training.example import Turn
-from demos.training.topics.words import (
+from demos.chat_training.example import Turn
+from demos.chat_training.topics.words import (
     COLOURS,
     FOODS,
     NAMES,

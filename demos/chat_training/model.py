@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from demos.training.tokenizer import MARKER_TOKENS, SPECIAL_TOKENS, VOCAB_SIZE
+from demos.chat_training.tokenizer import MARKER_TOKENS, SPECIAL_TOKENS, VOCAB_SIZE
 
 MAX_LEN = 2048
 

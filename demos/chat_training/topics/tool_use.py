@@ -4,10 +4,10 @@ import json
 from random import Random
 from typing import Any
 
-from demos.training.example import Example, Message, Tool, Turn, is_held_out
-from demos.training.topics import tools, words
-from demos.training.topics.tool_values import spoken
-from demos.training.topics.tools import Call
+from demos.chat_training.example import Example, Message, Tool, Turn, is_held_out
+from demos.chat_training.topics import tools, words
+from demos.chat_training.topics.tool_values import spoken
+from demos.chat_training.topics.tools import Call
 
 NO_TOOL = "None of my tools can do that."
 _DONE = ('{"status": "ok"}', '{"ok": true}', '{"success": true}', "ok", "done")

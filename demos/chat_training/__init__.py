@@ -1,0 +1,1 @@
+"""Generates the demo's text, trains its tokenizer and model, and measures what it learned."""
