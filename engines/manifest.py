@@ -26,12 +26,22 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
 
 
+class LoraSource(msgspec.Struct, frozen=True, kw_only=True):
+    """A LoRA that was added to the weights before they were compiled."""
+
+    name: str  # of its file
+    scale: float
+    sha256: str  # of its file
+    num_modules: int  # layers that it was added to
+
+
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Where the engine came from: a hub id or a folder's name (never a local path)."""
 
     checkpoint: str
     revision: str | None = None
     sha256: str | None = None  # over the names, sizes and contents of the weight files
+    loras: tuple[LoraSource, ...] = ()
 
 
 class StateSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engines.manifest import LoraSource
 from export.checkpoint import CONFIG_FILE, read_json_object
 from export.diffusion.pipelines import PIPELINES, TEXT_ENCODER, Pipeline, tokenizer_of
 from export.errors import CheckpointError
@@ -57,6 +58,7 @@ class DiffusionCheckpoint:
         index: The content of model_index.json.
         components: The components with weights, by name.
         scheduler_config: The content of scheduler_config.json.
+        loras: What was added to the weights.
     """
 
     folder: Path
@@ -66,6 +68,7 @@ class DiffusionCheckpoint:
     index: dict[str, Any]
     components: Mapping[str, Component]
     scheduler_config: dict[str, Any]
+    loras: tuple[LoraSource, ...] = ()
 
     @property
     def left_out(self) -> bool:

@@ -65,7 +65,12 @@ def compile_image_engine(plan: ImagePlan, engine_dir: Path, progress: Progress) 
         id=plan.engine_id,
         family=checkpoint.pipeline.family,
         created=int(time.time()),
-        source=Source(checkpoint=checkpoint.name, revision=checkpoint.revision, sha256=source_hash),
+        source=Source(
+            checkpoint=checkpoint.name,
+            revision=checkpoint.revision,
+            sha256=source_hash,
+            loras=checkpoint.loras,
+        ),
         precision="fp32",
         node_precision=dict.fromkeys(_NODE_CLASSES, "fp32"),
         target="ort-cpu",
