@@ -110,6 +110,7 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
     ]
     text_encoders: tuple[TextEncoderSpec, ...]
     denoiser: str
+    shallow_denoiser: str | None = None  # for steps that reuse deep features of an earlier one
     vae_decoder: str
     vae_encoder: str
     scheduler: str
@@ -139,6 +140,10 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
         return self.guidance != "none"
 
     @property
+    def has_step_caching(self) -> bool:
+        return self.shallow_denoiser is not None
+
+    @property
     def has_ragged_texts(self) -> bool:
         """Whether texts are not padded, so that the denoiser is told how long each one is."""
         return any(encoder.pad_token_id is None for encoder in self.text_encoders)
@@ -147,8 +152,9 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
     def files(self) -> tuple[str, ...]:
         """Every file of the engine that the specification names."""
         graphs = (self.denoiser, self.vae_decoder, self.vae_encoder, self.scheduler)
+        shallow = () if self.shallow_denoiser is None else (self.shallow_denoiser,)
         texts = ((encoder.graph, encoder.tokenizer) for encoder in self.text_encoders)
-        return graphs + tuple(name for pair in texts for name in pair)
+        return graphs + shallow + tuple(name for pair in texts for name in pair)
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""The external data of a graph, `model.onnx.data`: written in one pass, hashed on the way."""
+"""The external data of graphs, `model.onnx.data`: written in one pass, hashed on the way."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ class WeightsFile:
         self._file = path.open("wb")
         self._digest = hashlib.sha256()
         self._size = 0
+        self._tensors: dict[str, ir.ExternalTensor] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -52,11 +53,20 @@ class WeightsFile:
         self._file.close()
 
     def append(self, name: str, array: NDArray[Any]) -> ir.ExternalTensor:
-        """Write a tensor and return the reference that stands for it in the graph."""
+        """Write a tensor and return the reference that stands for it in the graph.
+
+        Graphs may share a file: a tensor that another graph has brought is not written again.
+
+        Raises:
+            ValueError: There is another tensor of that name.
+        """
+        if name in self._tensors:
+            self._require_same(self._tensors[name], array)
+            return self._tensors[name]
         self._align(_PAGE if array.nbytes >= _PAGE else _VECTOR)
         offset = self._size
-        self._write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-        return ir.ExternalTensor(
+        self._write(_bytes_of(array))
+        tensor = ir.ExternalTensor(
             self._path.name,
             offset,
             array.nbytes,
@@ -65,12 +75,24 @@ class WeightsFile:
             name=name,
             base_dir=self._path.parent,
         )
+        self._tensors[name] = tensor
+        return tensor
 
     def finish(self) -> FileEntry:
         """Bring the file to the disk and describe it for the manifest."""
         self._file.flush()
         os.fsync(self._file.fileno())
         return FileEntry(size=self._size, sha256=self._digest.hexdigest())
+
+    def _require_same(self, tensor: ir.ExternalTensor, array: NDArray[Any]) -> None:
+        self._file.flush()
+        is_same = tensor.shape == array.shape and tensor.dtype == ir.DataType.from_numpy(
+            array.dtype
+        )
+        with self._path.open("rb") as file:
+            file.seek(tensor.offset or 0)
+            if not is_same or file.read(array.nbytes) != _bytes_of(array):
+                raise ValueError(f"{self._path} has another tensor named {tensor.name!r}")
 
     def _align(self, boundary: int) -> None:
         self._write(memoryview(bytes(-self._size % boundary)))
@@ -81,3 +103,7 @@ class WeightsFile:
             self._file.write(block)
             self._digest.update(block)
         self._size += len(content)
+
+
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

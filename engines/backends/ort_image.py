@@ -6,7 +6,7 @@ the number of rows, so that a row differs by about 1e-6 between batches of diffe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class OrtCpuImageRunner:
 
         self._text_encoders = [component(encoder.graph) for encoder in spec.text_encoders]
         self._denoiser = component(spec.denoiser)
+        shallow = spec.shallow_denoiser
+        self._shallow_denoiser = None if shallow is None else component(shallow)
         self._vae_decoder = component(spec.vae_decoder)
         self._vae_encoder = component(spec.vae_encoder)
 
@@ -47,19 +49,16 @@ class OrtCpuImageRunner:
         )
 
     def denoise(self, batch: DenoiseBatch) -> FloatArray:
-        told = batch.conditioning
-        inputs: dict[str, FloatArray | IntArray | None] = {
-            "sample": batch.sample,
-            "timestep": batch.timestep,
-            "encoder_hidden_states": told.context,
-            "context_lengths": told.context_lengths,
-            "text_embeds": told.pooled,
-            "time_ids": told.time_ids,
-            "timestep_cond": told.guidance_waves,
-            "guidance": told.guidance_scale,
-        }
-        given = {name: array for name, array in inputs.items() if array is not None}
-        return self._denoiser.run(given)["model_output"]
+        return self._denoiser.run(_denoiser_inputs(batch), ("model_output",))["model_output"]
+
+    def denoise_keeping(self, batch: DenoiseBatch) -> tuple[FloatArray, FloatArray]:
+        found = self._denoiser.run(_denoiser_inputs(batch))
+        return found["model_output"], found["deep_features"]
+
+    def denoise_shallow(self, batch: DenoiseBatch, deep_features: FloatArray) -> FloatArray:
+        assert self._shallow_denoiser is not None, "the model has no step caching"
+        inputs = _denoiser_inputs(batch) | {"deep_features": deep_features}
+        return self._shallow_denoiser.run(inputs)["model_output"]
 
     def decode(self, latents: FloatArray) -> FloatArray:
         return self._vae_decoder.run({"latents": latents})["images"]
@@ -70,26 +69,41 @@ class OrtCpuImageRunner:
 
     def close(self) -> None:
         self._text_encoders.clear()
-        del self._denoiser, self._vae_decoder, self._vae_encoder
+        del self._denoiser, self._shallow_denoiser, self._vae_decoder, self._vae_encoder
+
+
+def _denoiser_inputs(batch: DenoiseBatch) -> dict[str, FloatArray | IntArray]:
+    told = batch.conditioning
+    inputs: dict[str, FloatArray | IntArray | None] = {
+        "sample": batch.sample,
+        "timestep": batch.timestep,
+        "encoder_hidden_states": told.context,
+        "context_lengths": told.context_lengths,
+        "text_embeds": told.pooled,
+        "time_ids": told.time_ids,
+        "timestep_cond": told.guidance_waves,
+        "guidance": told.guidance_scale,
+    }
+    return {name: array for name, array in inputs.items() if array is not None}
 
 
 class _Component:
     """One graph, its outputs by name."""
 
-    def __init__(
-        self, session: ort.InferenceSession, graph: str, observe: Observe | None
-    ) -> None:
+    def __init__(self, session: ort.InferenceSession, graph: str, observe: Observe | None) -> None:
         self._session = session
         self._graph = graph
         self._observe = observe
         self._output_names = [output.name for output in session.get_outputs()]
 
-    def run(self, inputs: Arrays) -> dict[str, FloatArray]:
+    def run(self, inputs: Arrays, outputs: Sequence[str] = ()) -> dict[str, FloatArray]:
+        """What comes out under each name of `outputs`, or under every name there is."""
+        names = outputs or self._output_names
         try:
-            outputs = self._session.run(self._output_names, inputs)
+            arrays = self._session.run(names, inputs)
         except Exception as error:  # the runtime raises plain classes of its own
             raise RunFailed(f"the runtime rejected a run of {self._graph}: {error}") from error
-        found = dict(zip(self._output_names, outputs, strict=True))
+        found = dict(zip(names, arrays, strict=True))
         if self._observe is not None:
             self._observe(self._graph, inputs, found)
         return found

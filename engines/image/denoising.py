@@ -13,7 +13,7 @@ from engines.image.schedulers.schedule import NoiseSchedule
 from engines.image.schedulers.stepper import Stepper
 from engines.manifest import ImageSpec
 
-Shape = tuple[int, int]
+Group = tuple[int, int, bool]  # height, width, and whether the next step is a shallow one
 
 
 class Denoising:
@@ -37,15 +37,26 @@ class Denoising:
         self._latents: FloatArray | None = None  # [latent_channels, h, w]
         self._inpainting: Inpainting | None = None
         self._conditioning: Conditioning | None = None
+        self._deep_features: FloatArray | None = None  # [num_rows, ...]
 
     @property
     def image_id(self) -> int:
         return self.request.image_id
 
     @property
-    def shape(self) -> Shape:
-        """Height and width; only requests of the same shape share a run."""
-        return self.request.height, self.request.width
+    def group(self) -> Group:
+        """Only requests of the same group share a run."""
+        return self.request.height, self.request.width, self.is_shallow
+
+    @property
+    def is_shallow(self) -> bool:
+        """Whether the next step takes the deep features of an earlier one."""
+        return self.num_steps_taken % self.request.cache_interval > 0
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether the deep features of the next step, a whole one, are taken again later."""
+        return self.request.cache_interval > 1 and self._index + 1 < self._stepper.num_steps
 
     @property
     def num_steps(self) -> int:
@@ -72,6 +83,12 @@ class Denoising:
         return self._conditioning
 
     @property
+    def deep_features(self) -> FloatArray:
+        """What the last whole run left for shallow ones. [num_rows, ...]"""
+        assert self._deep_features is not None, "the first step is a whole one"
+        return self._deep_features
+
+    @property
     def timestep(self) -> float:
         return float(self._stepper.timesteps[self._index])
 
@@ -87,8 +104,14 @@ class Denoising:
         scaled = self._stepper.scale_input(self.latents, self._index)
         return np.repeat(scaled[None], self.num_rows, axis=0)
 
-    def advance(self, output: FloatArray) -> FloatArray | None:
-        """Take one step by the model's output for each row. [num_rows, latent_channels, h, w]
+    def advance(
+        self, output: FloatArray, deep_features: FloatArray | None = None
+    ) -> FloatArray | None:
+        """Take one step, and let go of what no later step needs.
+
+        Args:
+            output: What the model predicted for each row. [num_rows, latent_channels, h, w]
+            deep_features: Those of a whole run, where the request keeps them. [num_rows, ...]
 
         Returns:
             The latents of a preview, if one was asked for after this step. [latent_channels, h, w]
@@ -106,6 +129,10 @@ class Denoising:
         if self._inpainting is not None:
             self._latents = self._inpainting.keep(self._latents, stepper, self._index)
             preview = None if preview is None else self._inpainting.keep_clean(preview)
+        if is_last:
+            self._conditioning = self._deep_features = None
+        elif deep_features is not None:
+            self._deep_features = deep_features.copy()  # without the rows of others
         return preview
 
     def to_picture(self, images: FloatArray) -> Picture:
@@ -133,7 +160,8 @@ class Denoising:
 
     def _noise(self) -> FloatArray:
         scale = self._spec.latent_scale
-        shape = (self._spec.latent_channels, *(size // scale for size in self.shape))
+        size = self.request.height // scale, self.request.width // scale
+        shape = (self._spec.latent_channels, *size)
         return self._generator.standard_normal(shape, np.float32)
 
 

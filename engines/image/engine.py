@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
-
 import numpy as np
 
 from engines.image.conditioning import concatenate
+from engines.image.decoding import Decode, DecodeQueue
 from engines.image.denoising import Denoising
 from engines.image.output import ImageEngineStats, ImageOutput
 from engines.image.request import ImageRequest, check_request
@@ -15,16 +13,6 @@ from engines.image.runner import DenoiseBatch, FloatArray, ImageRunner
 from engines.image.scheduler import ImageScheduler, ImageSchedulerConfig
 from engines.image.schedulers.schedule import NoiseSchedule
 from engines.manifest import ImageSpec
-
-
-@dataclass(frozen=True, slots=True)
-class _Decode:
-    """Latents that wait for the decoder."""
-
-    denoising: Denoising
-    latents: FloatArray  # [latent_channels, h, w]
-    step: int
-    is_preview: bool
 
 
 class ImageEngine:
@@ -52,8 +40,9 @@ class ImageEngine:
         self.schedule = schedule
         self.scheduler = ImageScheduler(config)
         self._live: dict[int, Denoising] = {}
-        self._decodes: deque[_Decode] = deque()
+        self._decodes = DecodeQueue()
         self._num_steps = 0
+        self._num_shallow_steps = 0
         self._num_rows = 0
         self._num_images = 0
 
@@ -86,9 +75,7 @@ class ImageEngine:
         denoising = self._live.pop(image_id, None)
         if denoising is not None:
             self.scheduler.remove(denoising)
-            self._decodes = deque(
-                decode for decode in self._decodes if decode.denoising is not denoising
-            )
+            self._decodes.remove(denoising)
 
     def step(self) -> list[ImageOutput]:
         """Take one denoising step of a batch, then decode one picture if one is ready.
@@ -99,15 +86,15 @@ class ImageEngine:
         Raises:
             RunFailed: The runtime failed; the engine has to be closed.
         """
-        # Decoding must not fall behind when many previews are asked for.
-        is_behind = len(self._decodes) > self.max_num_images
+        # Requests of few steps can finish faster than the decoder follows.
+        is_behind = self._decodes.num_pictures > self.max_num_images
         batch = [] if is_behind else self.scheduler.schedule()
         outputs: list[ImageOutput] = []
         if batch:
-            predictions = self._run(batch)
-            outputs += self._update(batch, predictions)
-        if self._decodes:
-            outputs.append(self._decode(self._decodes.popleft()))
+            outputs += self._update(batch, *self._run(batch))
+        decode = self._decodes.pop()
+        if decode is not None:
+            outputs.append(self._decode(decode))
         return outputs
 
     def stats(self) -> ImageEngineStats:
@@ -119,6 +106,7 @@ class ImageEngine:
             num_steps=self._num_steps,
             num_rows=self._num_rows,
             num_images=self._num_images,
+            num_shallow_steps=self._num_shallow_steps,
         )
 
     def close(self) -> None:
@@ -127,36 +115,51 @@ class ImageEngine:
         self._decodes.clear()
         self.runner.close()
 
-    def _run(self, batch: list[Denoising]) -> FloatArray:
-        """What the model predicts for all rows of the batch. [n, latent_channels, h, w]"""
+    def _run(self, batch: list[Denoising]) -> tuple[FloatArray, FloatArray | None]:
+        """Run the denoiser over all rows of the batch.
+
+        Returns:
+            What it predicts, [n, latent_channels, h, w], and its deep features, [n, ...], if a
+            request of the batch keeps them.
+        """
         for denoising in batch:
             denoising.prepare(self.runner)
         timesteps = [t for denoising in batch for t in [denoising.timestep] * denoising.num_rows]
+        inputs = DenoiseBatch(
+            np.concatenate([denoising.model_input() for denoising in batch]),
+            np.array(timesteps, np.float32),
+            concatenate([denoising.conditioning for denoising in batch]),
+        )
         self._num_steps += 1
         self._num_rows += len(timesteps)
-        return self.runner.denoise(
-            DenoiseBatch(
-                np.concatenate([denoising.model_input() for denoising in batch]),
-                np.array(timesteps, np.float32),
-                concatenate([denoising.conditioning for denoising in batch]),
-            )
-        )
+        if batch[0].is_shallow:
+            self._num_shallow_steps += 1
+            deep_features = np.concatenate([denoising.deep_features for denoising in batch])
+            return self.runner.denoise_shallow(inputs, deep_features), None
+        if any(denoising.keeps_features for denoising in batch):
+            return self.runner.denoise_keeping(inputs)
+        return self.runner.denoise(inputs), None
 
-    def _update(self, batch: list[Denoising], predictions: FloatArray) -> list[ImageOutput]:
-        outputs, row = [], 0
+    def _update(
+        self, batch: list[Denoising], predictions: FloatArray, deep_features: FloatArray | None
+    ) -> list[ImageOutput]:
+        outputs, start = [], 0
         for denoising in batch:
-            preview = denoising.advance(predictions[row : row + denoising.num_rows])
-            row += denoising.num_rows
+            rows = slice(start, start + denoising.num_rows)
+            start = rows.stop
+            is_kept = denoising.keeps_features
+            features = None if deep_features is None or not is_kept else deep_features[rows]
+            preview = denoising.advance(predictions[rows], features)
             step = denoising.num_steps_taken
             if preview is not None:
-                self._decodes.append(_Decode(denoising, preview, step, is_preview=True))
+                self._decodes.add(Decode(denoising, preview, step, is_preview=True))
             if denoising.is_finished:
-                self._decodes.append(_Decode(denoising, denoising.latents, step, is_preview=False))
+                self._decodes.add(Decode(denoising, denoising.latents, step, is_preview=False))
             outputs.append(ImageOutput(denoising.image_id, step, denoising.num_steps))
         self.scheduler.update(batch)
         return outputs
 
-    def _decode(self, decode: _Decode) -> ImageOutput:
+    def _decode(self, decode: Decode) -> ImageOutput:
         picture = decode.denoising.to_picture(self.runner.decode(decode.latents[None]))
         image_id, num_steps = decode.denoising.image_id, decode.denoising.num_steps
         if decode.is_preview:

@@ -12,7 +12,8 @@ class ImageOutput:
     """News of one request: a step was taken, or a picture was decoded.
 
     Pictures are decoded one at a time after a step, so that the one of the last step may come later
-    than the news of that step. A request ends with its `picture`.
+    than the news of that step. A request ends with its `picture`. A preview that is overtaken, by a
+    newer one or by the picture, before the decoder has time for it is left out.
     """
 
     image_id: int
@@ -36,3 +37,4 @@ class ImageEngineStats:
     num_steps: int  # runs of the denoiser
     num_rows: int  # rows of all runs; a guided request has two
     num_images: int  # pictures that were finished
+    num_shallow_steps: int = 0  # those of `num_steps` that reused deep features

@@ -125,7 +125,7 @@ def check_request(request: ImageRequest, spec: ImageSpec) -> None:
             f"{spec.max_pixels} pixels",
             "size",
         )
-    if request.cache_interval > 1:
+    if request.cache_interval > 1 and not spec.has_step_caching:
         raise InvalidRequest(
             f"cache_interval is {request.cache_interval}, but the engine has no step caching, "
             "so it must be 1",

@@ -55,6 +55,24 @@ class ImageRunner(Protocol):
         """What the model predicts for each row. [n, latent_channels, h, w]"""
         ...
 
+    def denoise_keeping(self, batch: DenoiseBatch) -> tuple[FloatArray, FloatArray]:
+        """The same, and the deep features of each row, where the model has step caching.
+
+        Returns:
+            The prediction, [n, latent_channels, h, w], and features of the model's own shape, [n,
+            ...].
+        """
+        ...
+
+    def denoise_shallow(self, batch: DenoiseBatch, deep_features: FloatArray) -> FloatArray:
+        """What the shallow part of the model predicts. [n, latent_channels, h, w]
+
+        Args:
+            batch: Its inputs.
+            deep_features: What `denoise_keeping` returned of an earlier step of each row. [n, ...]
+        """
+        ...
+
     def decode(self, latents: FloatArray) -> FloatArray:
         """Latents [n, latent_channels, h, w] to pictures [n, 3, height, width], about -1 to 1."""
         ...

@@ -60,8 +60,8 @@ class ImageScheduler:
     def schedule(self) -> list[Denoising]:
         """Choose the requests of the next run; empty where there is nothing to do.
 
-        The one that has not run for longest goes, and with it all of its shape that fit. So groups
-        of different shape take turns, and so do the parts of a group that is too large for a run.
+        The one that has not run for longest goes, and with it all of its group that fit. So groups
+        take turns, and so do the parts of a group that is too large for a run.
         """
         while self.waiting and len(self.running) < self.config.max_num_images:
             self.running.append(self.waiting.popleft())
@@ -69,7 +69,7 @@ class ImageScheduler:
         num_rows = 0
         for denoising in self.running:
             has_room = num_rows + denoising.num_rows <= self.config.max_rows
-            if has_room and denoising.shape == self.running[0].shape:
+            if has_room and denoising.group == self.running[0].group:
                 batch.append(denoising)
                 num_rows += denoising.num_rows
         return batch

@@ -24,11 +24,13 @@ class ComponentGraph:
     """A graph whose component was checked; nothing has been written yet.
 
     Attributes:
-        name: The graph's name; its files are `{name}.onnx` and `{name}.onnx.data`.
+        name: The graph's name; its files are `{name}.onnx` and `{name}.onnx.data`, and where there
+            is a shallow graph of step caching, `{name}_shallow.onnx` on the same weights.
         place: The graph's place in the pipeline.
         traits: What the others must know of the component.
-        num_parts: How often its emission advances.
+        num_parts: How often its compilation advances.
         emit: Draws it.
+        emit_shallow: Draws the shallow graph, or None.
     """
 
     name: str
@@ -36,11 +38,19 @@ class ComponentGraph:
     traits: Traits
     num_parts: int
     emit: Emit
+    emit_shallow: Emit | None = None
 
     @property
     def component(self) -> str:
         """The component whose weights it takes."""
         return self.place.component
+
+    @property
+    def drawings(self) -> dict[str, Emit]:
+        """What draws each graph of the component, by name, the whole one first."""
+        if self.emit_shallow is None:
+            return {self.name: self.emit}
+        return {self.name: self.emit, shallow_name(self.name): self.emit_shallow}
 
 
 def plan_graphs(checkpoint: DiffusionCheckpoint) -> tuple[ComponentGraph, ...]:
@@ -66,13 +76,20 @@ def plan_component(graph: PipelineGraph, component: Component) -> ComponentGraph
         CheckpointError: It cannot be compiled.
     """
     drawing = COMPONENT_CLASSES[component.class_name](graph, component)
-    return ComponentGraph(graph.name, graph, drawing.traits, drawing.num_parts, drawing.emit)
+    return ComponentGraph(
+        graph.name,
+        graph,
+        drawing.traits,
+        drawing.num_parts + (drawing.emit_shallow is not None),
+        drawing.emit,
+        drawing.emit_shallow,
+    )
 
 
 def compile_component(
     graph: ComponentGraph, folder: Path, precision: LayoutChooser, advance: Advance
 ) -> dict[str, FileEntry]:
-    """Write one graph and its weights; return the entries of both files for the manifest.
+    """Write the graphs of a component and their weights; return the entries of all files.
 
     An `OSError` of the disk passes through: the caller knows what to remove.
 
@@ -80,13 +97,22 @@ def compile_component(
         CheckpointError: A tensor holds NaN or infinity, or its file was cut short meanwhile.
         ValueError: A node is to have a layout that it cannot have.
     """
-    graph_path = folder / f"{graph.name}.onnx"
     weights_path = folder / f"{graph.name}.onnx.data"
+    entries = {}
     with WeightsFile(weights_path) as weights:
-        builder = GraphBuilder(weights, graph.name)
-        try:
-            graph.emit(graph=builder, precision=precision, advance=advance)
-        except CheckpointError as error:
-            raise CheckpointError(f"{graph.component}: {error}") from None
-        builder.save(graph_path, __version__)
-        return {graph_path.name: file_entry(graph_path), weights_path.name: weights.finish()}
+        for name, emit in graph.drawings.items():
+            builder = GraphBuilder(weights, name)
+            try:
+                emit(graph=builder, precision=precision, advance=advance)
+            except CheckpointError as error:
+                raise CheckpointError(f"{graph.component}: {error}") from None
+            path = folder / f"{name}.onnx"
+            builder.save(path, __version__)
+            entries[path.name] = file_entry(path)
+        entries[weights_path.name] = weights.finish()
+    return entries
+
+
+def shallow_name(name: str) -> str:
+    """What the shallow graph beside a whole one is called."""
+    return f"{name}_shallow"

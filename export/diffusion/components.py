@@ -69,11 +69,14 @@ class Drawing:
         traits: What the others must know of it.
         num_parts: How often its emission advances.
         emit: Draws it.
+        emit_shallow: Draws the shallow graph of step caching, one part, on the same weights; None
+            where the component has none.
     """
 
     traits: Traits
     num_parts: int
     emit: Emit
+    emit_shallow: Emit | None = None
 
 
 Draw = Callable[[PipelineGraph, Component], Drawing]
@@ -120,7 +123,12 @@ def _draw_flux(graph: PipelineGraph, component: Component) -> Drawing:
 def _draw_unet(graph: PipelineGraph, component: Component) -> Drawing:
     config = read_unet_config(component.config_file, component.config)
     tensors = _open(component, partial(open_unet_tensors, config))
-    return Drawing(config.traits, unet.num_parts(config), partial(unet.emit_unet, config, tensors))
+    return Drawing(
+        config.traits,
+        unet.num_parts(config),
+        partial(unet.emit_unet, config, tensors),
+        partial(unet.emit_shallow_unet, config, tensors),
+    )
 
 
 def _draw_vae(graph: PipelineGraph, component: Component) -> Drawing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from engines.image.schedulers.schedule import SCHEDULER_CONFIG_NAME
 from engines.manifest import ImageSpec, TextEncoderSpec
 from export.diffusion.checkpoint import DiffusionCheckpoint
-from export.diffusion.compile import ComponentGraph
+from export.diffusion.compile import ComponentGraph, shallow_name
 from export.diffusion.components import TOKENIZERS
 from export.diffusion.defaults import default_settings, default_size
 from export.diffusion.pipelines import tokenizer_of
@@ -46,12 +46,15 @@ def image_spec(
         CheckpointError: It would be one that cannot be run.
     """
     denoiser, vae = _denoiser_and_vae(graphs)
+    drawn = {name for graph in graphs for name in graph.drawings}
+    shallow = shallow_name(checkpoint.pipeline.denoiser)
     height, width = default_size(checkpoint, denoiser, vae.scale)
     settings = default_settings(checkpoint, denoiser)
     return ImageSpec(
         pipeline=checkpoint.pipeline.family,
         text_encoders=_text_encoder_specs(graphs, tokenizers, denoiser),
         denoiser=f"{checkpoint.pipeline.denoiser}.onnx",
+        shallow_denoiser=f"{shallow}.onnx" if shallow in drawn else None,
         vae_decoder="vae_decoder.onnx",
         vae_encoder="vae_encoder.onnx",
         scheduler=SCHEDULER_CONFIG_NAME,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from export.diffusion.resnet import Downsample, Normalization, Resnet, Upsample
 from export.diffusion.shapes import Shapes, convolution_shapes, linear_shapes, norm_shapes
 from export.diffusion.timestep import TimestepEmbedding
 from export.diffusion.transformer import SpatialTransformer
 from export.diffusion.unet.config import UNetConfig
+
+# How much of the finest level the shallow UNet runs: layers of the way down, and one more of the
+# way up.
+SHALLOW_LAYERS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,16 @@ class Block:
                 shapes |= module.tensors()
         return shapes
 
+    def split(self, num_layers: int) -> tuple[Block, Block]:
+        """The first layers, and the others with the change of size."""
+        first = Block(self.resnets[:num_layers], self.transformers[:num_layers])
+        others = replace(
+            self,
+            resnets=self.resnets[num_layers:],
+            transformers=self.transformers[num_layers:],
+        )
+        return first, others
+
 
 @dataclass(frozen=True, slots=True)
 class UNetStructure:
@@ -40,6 +54,27 @@ class UNetStructure:
     down: tuple[Block, ...]
     mid: Block | None
     up: tuple[Block, ...]
+
+    @property
+    def shallow_down(self) -> Block:
+        """What the shallow UNet runs of the way down."""
+        return self.down[0].split(SHALLOW_LAYERS)[0]
+
+    @property
+    def deep_up(self) -> tuple[Block, ...]:
+        """The way up as far as the deep features."""
+        last = self.up[-1].split(self._num_deep_layers)[0]
+        return self.up[:-1] + ((last,) if last.resnets else ())
+
+    @property
+    def shallow_up(self) -> Block:
+        """The way up from the deep features on."""
+        return self.up[-1].split(self._num_deep_layers)[1]
+
+    @property
+    def _num_deep_layers(self) -> int:
+        """Each layer of the way up takes what one of the way down left, and the last the first."""
+        return len(self.up[-1].resnets) - SHALLOW_LAYERS - 1
 
 
 def build_structure(config: UNetConfig) -> UNetStructure:

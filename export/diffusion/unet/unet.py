@@ -4,8 +4,13 @@ Inputs: `sample` float32 [B, in_channels, H, W], `timestep` float32 [B], `encode
 float32 [B, T, cross_attention_dim]; for SDXL also `text_embeds` float32 [B, text_width] and
 `time_ids` float32 [B, 6]; for models with distilled guidance also `timestep_cond` float32
 [B, guidance_width], where zeros mean none.
-Output: `model_output` float32 [B, out_channels, H, W]; the scheduler knows what it predicts.
+Outputs: `model_output` float32 [B, out_channels, H, W], of which the scheduler knows what it is;
+`deep_features` float32 [B, C, H, W], what the deeper layers made of the sample.
 Rows do not see each other.
+
+The shallow UNet takes `deep_features` of an earlier time in place of the deeper layers (DeepCache,
+Ma et al. 2023, https://arxiv.org/abs/2312.00858). Otherwise it has the same inputs, and its nodes
+and weights have the names that they have in the whole UNet.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from export.tensor_files import TensorFiles
 def num_parts(config: UNetConfig) -> int:
     """How often an emission advances."""
     structure = build_structure(config)
-    return len(structure.down) + (structure.mid is not None) + len(structure.up) + 1
+    return len(structure.down) + (structure.mid is not None) + len(structure.deep_up) + 2
 
 
 def emit_unet(
@@ -46,8 +51,19 @@ def emit_unet(
     UNetEmitter(config, graph, LayerEmitter(graph, tensors, precision)).emit(advance)
 
 
+def emit_shallow_unet(
+    config: UNetConfig,
+    tensors: TensorFiles,
+    graph: GraphBuilder,
+    precision: LayoutChooser,
+    advance: Advance,
+) -> None:
+    """Emit the shallow UNet, which is one part; the arguments are those of `emit_unet`."""
+    UNetEmitter(config, graph, LayerEmitter(graph, tensors, precision)).emit_shallow(advance)
+
+
 class UNetEmitter:
-    """Emits a whole UNet into a graph, block by block."""
+    """Emits a UNet into a graph, block by block."""
 
     def __init__(self, config: UNetConfig, graph: GraphBuilder, layers: LayerEmitter) -> None:
         self._config = config
@@ -56,6 +72,34 @@ class UNetEmitter:
         self._layers = layers
 
     def emit(self, advance: Advance) -> None:
+        structure = self._structure
+        hidden, time, context = self._emit_start()
+        skips = [hidden]
+        for level, block in enumerate(structure.down):
+            hidden = self._emit_down(block, hidden, time, context, skips)
+            advance(f"down block {level + 1}")
+        if structure.mid is not None:
+            hidden = self._emit_mid(structure.mid, hidden, time, context)
+            advance("middle block")
+        for index, block in enumerate(structure.deep_up):
+            hidden = self._emit_up(block, hidden, time, context, skips)
+            advance(f"up block {index + 1}")
+        self._graph.output(hidden, "deep_features", "float32", self._deep_shape())
+        hidden = self._emit_up(structure.shallow_up, hidden, time, context, skips)
+        advance("last up block")
+        self._emit_end(hidden)
+        advance("output")
+
+    def emit_shallow(self, advance: Advance) -> None:
+        hidden, time, context = self._emit_start()
+        skips = [hidden]
+        self._emit_down(self._structure.shallow_down, hidden, time, context, skips)
+        deep = self._graph.input("deep_features", "float32", self._deep_shape())
+        self._emit_end(self._emit_up(self._structure.shallow_up, deep, time, context, skips))
+        advance("shallow")
+
+    def _emit_start(self) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """The sample as the first features, the time for all blocks, and the prompt."""
         graph, config, layers = self._graph, self._config, self._layers
         sample = graph.input("sample", "float32", ["batch", config.in_channels, "height", "width"])
         timestep = graph.input("timestep", "float32", ["batch"])
@@ -63,23 +107,20 @@ class UNetEmitter:
             "encoder_hidden_states", "float32", ["batch", "num_tokens", config.cross_attention_dim]
         )
         time = layers.silu(self._embed_time(timestep))  # every block would activate it again
-        hidden = self._convolve_same(sample, "conv_in", config.conv_in_kernel)
-        skips = [hidden]
-        for level, block in enumerate(self._structure.down):
-            hidden = self._emit_down(block, hidden, time, context, skips)
-            advance(f"down block {level + 1}")
-        if self._structure.mid is not None:
-            hidden = self._emit_mid(self._structure.mid, hidden, time, context)
-            advance("middle block")
-        for index, block in enumerate(self._structure.up):
-            hidden = self._emit_up(block, hidden, time, context, skips)
-            advance(f"up block {index + 1}")
+        return self._convolve_same(sample, "conv_in", config.conv_in_kernel), time, context
+
+    def _emit_end(self, hidden: ir.Value) -> None:
+        config, layers = self._config, self._layers
         normed = layers.group_norm(hidden, "conv_norm_out", config.norm_num_groups, config.norm_eps)
         output = self._convolve_same(layers.silu(normed), "conv_out", config.conv_out_kernel)
-        graph.output(
+        self._graph.output(
             output, "model_output", "float32", ["batch", config.out_channels, "height", "width"]
         )
-        advance("output")
+
+    def _deep_shape(self) -> list[int | str]:
+        first = self._structure.shallow_up.resnets[0]
+        from_the_way_down = self._config.block_out_channels[0]
+        return ["batch", first.in_channels - from_the_way_down, "height", "width"]
 
     def _embed_time(self, timestep: ir.Value) -> ir.Value:
         """[B] -> [B, time_embed_dim], with what else is told beside the time."""

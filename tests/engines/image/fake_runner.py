@@ -33,6 +33,7 @@ def make_spec(**changes) -> ImageSpec:
         "pipeline": "stable-diffusion",
         "text_encoders": (encoder,),
         "denoiser": "unet.onnx",
+        "shallow_denoiser": "unet_shallow.onnx",
         "vae_decoder": "vae_decoder.onnx",
         "vae_encoder": "vae_encoder.onnx",
         "scheduler": "scheduler_config.json",
@@ -68,6 +69,7 @@ class FakeImageRunner:
 
     def __init__(self) -> None:
         self.batches: list[tuple[int, ...]] = []  # the shape of each run of the denoiser
+        self.is_shallow: list[bool] = []  # of each of these runs
         self.texts: list[np.ndarray] = []  # the ids of each run of the text encoder
         self.num_decoded = 0
         self.is_closed = False
@@ -78,15 +80,34 @@ class FakeImageRunner:
         return tuple(EncodedText(row, row.mean(axis=1)) for row in rows)
 
     def denoise(self, batch):
+        return self.denoise_keeping(batch)[0]
+
+    def denoise_keeping(self, batch):
+        self._log(batch, is_shallow=False)
+        features = np.tanh(batch.sample[:, :2] + self._drift(batch))  # [n, 2, h, w]
+        return self._predict(batch, features), features
+
+    def denoise_shallow(self, batch, deep_features):
+        self._log(batch, is_shallow=True)
+        assert deep_features.shape == (len(batch.sample), 2, *batch.sample.shape[2:])
+        return self._predict(batch, deep_features)
+
+    def _log(self, batch, *, is_shallow):
         self.batches.append(batch.sample.shape)
+        self.is_shallow.append(is_shallow)
+
+    def _predict(self, batch, features):
+        deep = np.concatenate([features, features], axis=1)
+        return np.tanh(batch.sample * np.float32(0.4) + deep * np.float32(0.2) + self._drift(batch))
+
+    def _drift(self, batch):
         told = batch.conditioning
         text = told.context.mean(axis=(1, 2))
         for extra in (told.pooled, told.time_ids, told.guidance_waves, told.guidance_scale):
             if extra is not None:
                 assert len(extra) == len(batch.sample)
                 text = text + extra.reshape(len(extra), -1).mean(axis=1)
-        drift = text + batch.timestep / np.float32(1000)  # [n]
-        return np.tanh(batch.sample * np.float32(0.5) + drift[:, None, None, None])
+        return (text + batch.timestep / np.float32(1000))[:, None, None, None]
 
     def decode(self, latents):
         assert len(latents) == 1, "pictures are decoded one at a time"

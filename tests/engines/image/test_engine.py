@@ -88,21 +88,6 @@ def test_more_requests_than_max_num_images_wait_in_order():
     assert ended == [0, 1, 2, 3]
 
 
-def test_pictures_that_end_together_are_decoded_one_a_step_while_others_go_on():
-    runner = FakeImageRunner()
-    engine = make_engine(runner)
-    for image_id in (1, 2):
-        engine.add(make_request(image_id))
-    engine.add(make_request(3, num_inference_steps=8))
-    for _ in range(4):
-        outputs = engine.step()
-    assert list(pictures(outputs)) == [1]
-    assert engine.stats().num_decoding == 1
-    outputs = engine.step()
-    assert list(pictures(outputs)) == [2]
-    assert {output.image_id for output in outputs if not output.is_finished} == {3}
-
-
 def test_an_aborted_request_frees_its_place_at_the_next_step():
     engine = make_engine(max_num_images=1)
     engine.add(make_request(1, num_inference_steps=100))
@@ -136,32 +121,6 @@ def test_an_id_in_use_is_refused():
     engine.add(make_request(1))
     with pytest.raises(ValueError, match="image_id 1 belongs to a request that is not finished"):
         engine.add(make_request(1))
-
-
-def test_a_preview_shows_the_picture_that_the_model_sees_and_changes_nothing():
-    engine = make_engine()
-    engine.add(make_request(1, preview_steps=frozenset({2, 4})))
-    outputs = run_to_end(engine)
-    previews = {output.step: output.preview for output in outputs if output.preview is not None}
-    assert list(previews) == [2]
-    final = pictures(outputs)[1]
-    assert previews[2].shape == final.shape
-    assert not np.array_equal(previews[2], final)
-    assert np.array_equal(final, picture_alone(make_request(1)))
-
-
-def test_decoding_does_not_fall_behind_when_every_step_is_previewed():
-    engine = make_engine(max_num_images=2)
-    every = frozenset(range(1, 20))
-    for image_id in (1, 2):
-        engine.add(make_request(image_id, num_inference_steps=20, preview_steps=every))
-    most, outputs = 0, []
-    while engine.has_work:
-        outputs += engine.step()
-        most = max(most, engine.stats().num_decoding)
-    assert most <= 4
-    assert sum(output.preview is not None for output in outputs) == 2 * 19
-    assert set(pictures(outputs)) == {1, 2}
 
 
 def test_without_a_negative_prompt_the_empty_text_is_what_guidance_leads_away_from():

@@ -7,7 +7,7 @@ import pytest
 
 from engines.errors import InvalidRequest
 from engines.image.scheduler import ImageSchedulerConfig
-from tests.engines.image.fake_runner import make_engine, make_request
+from tests.engines.image.fake_runner import make_engine, make_request, make_spec
 
 BLACK = np.zeros((8, 8, 3), np.uint8)
 WHITE = np.full((8, 8), 255, np.uint8)
@@ -39,11 +39,6 @@ WHITE = np.full((8, 8), 255, np.uint8)
             "strength",
             "strength is 0.1, but with 4 steps it has to be at least 0.25 for a single one",
         ),
-        (
-            {"cache_interval": 3},
-            "cache_interval",
-            "cache_interval is 3, but the engine has no step caching, so it must be 1",
-        ),
     ],
 )
 def test_what_the_model_cannot_do_is_refused_by_name(changes, param, message):
@@ -52,6 +47,15 @@ def test_what_the_model_cannot_do_is_refused_by_name(changes, param, message):
         engine.add(make_request(1, **changes))
     assert refused.value.param == param
     assert not engine.has_work
+
+
+def test_step_caching_is_refused_where_the_model_has_none():
+    engine = make_engine(spec=make_spec(shallow_denoiser=None))
+    message = "cache_interval is 3, but the engine has no step caching, so it must be 1"
+    with pytest.raises(InvalidRequest, match=message) as refused:
+        engine.add(make_request(1, cache_interval=3))
+    assert refused.value.param == "cache_interval"
+    engine.add(make_request(1, cache_interval=1))
 
 
 @pytest.mark.parametrize(
