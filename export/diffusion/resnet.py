@@ -111,7 +111,13 @@ class Upsample:
         if like is None:
             return layers.doubling_convolution(x, reader)
         graph = layers.graph
-        size = graph.op("Shape", [like], f"{self.name}.size", start=2, end=4)
+        # All four sizes: with the pixels' alone and `axes`, the runtime fails to load the graph
+        # once it has moved a Transpose of quantized convolutions across the Resize.
+        sizes = [
+            graph.op("Shape", [x], f"{self.name}.rows_and_channels", start=0, end=2),
+            graph.op("Shape", [like], f"{self.name}.pixels", start=2, end=4),
+        ]
+        size = graph.op("Concat", list(sizes), f"{self.name}.size", axis=0)
 
         def resize(image: ir.Value) -> ir.Value:
             return graph.op(
@@ -121,7 +127,6 @@ class Upsample:
                 mode="nearest",
                 coordinate_transformation_mode="asymmetric",
                 nearest_mode="floor",
-                axes=[2, 3],
             )
 
         return layers.convolution(layers.moved(x, reader, resize), reader)
