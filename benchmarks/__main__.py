@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the commands serve, offline and peers."""
+"""`python -m benchmarks`: the commands serve, offline, peers and those for images."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ _HINT = "`pip install 'enginery[bench]'`"
 
 def create_app(name: str = "python -m benchmarks") -> App:
     """The command line; `name` is what stands before the commands in its help."""
+    from benchmarks.images.command import run_checkpoint, run_images
+    from benchmarks.images.config import CheckpointConfig, ImagesConfig
+    from benchmarks.images.serve import ServeImagesConfig, run_serve_images
     from benchmarks.offline import OfflineConfig, run_offline
     from benchmarks.peers.command import run_peers
     from benchmarks.peers.config import PeersConfig
@@ -28,6 +31,9 @@ def create_app(name: str = "python -m benchmarks") -> App:
     add_command(app, ServeConfig, run_serve, name="serve")
     add_command(app, OfflineConfig, run_offline, name="offline")
     add_command(app, PeersConfig, run_peers, name="peers")
+    add_command(app, ImagesConfig, run_images, name="images")
+    add_command(app, ServeImagesConfig, run_serve_images, name="serve-images")
+    add_command(app, CheckpointConfig, run_checkpoint, name="images-checkpoint")
     return app
 
 

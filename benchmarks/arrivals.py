@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from benchmarks.prompts import Prompt
-from benchmarks.results import RequestResult
+PromptT = TypeVar("PromptT")
+ResultT = TypeVar("ResultT")
 
 
 def arrival_times(count: int, requests_per_s: float | None, seed: int) -> list[float]:
@@ -23,12 +24,12 @@ def arrival_times(count: int, requests_per_s: float | None, seed: int) -> list[f
 
 
 async def send_all(
-    send: Callable[[Prompt], Awaitable[RequestResult]],
-    prompts: Sequence[Prompt],
+    send: Callable[[PromptT], Awaitable[ResultT]],
+    prompts: Sequence[PromptT],
     due_s: Sequence[float],
     max_concurrency: int | None,
-    on_result: Callable[[RequestResult], None],
-) -> list[RequestResult]:
+    on_result: Callable[[ResultT], None],
+) -> list[ResultT]:
     """Send each prompt when it is due and a place is free; the results keep the prompts' order.
 
     A request that has to wait for a place is timed from when it is sent.
@@ -37,7 +38,7 @@ async def send_all(
     start = loop.time()
     places = asyncio.Semaphore(max_concurrency or len(prompts) or 1)
 
-    async def one(prompt: Prompt, due: float) -> RequestResult:
+    async def one(prompt: PromptT, due: float) -> ResultT:
         await asyncio.sleep(max(0.0, start + due - loop.time()))
         async with places:
             result = await send(prompt)

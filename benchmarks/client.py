@@ -46,7 +46,7 @@ class Client:
         try:
             await self._exchange(self._body(prompt, max_tokens), answer)
         except httpx.HTTPError as failure:
-            error = _error_kind(failure)
+            error = error_kind(failure)
         except msgspec.DecodeError:
             error = "not the JSON of an OpenAI response"
         except _AnswerError as failure:
@@ -78,7 +78,7 @@ class Client:
         path = PATHS[self._options.endpoint]
         async with self._http.stream("POST", path, json=body) as response:
             if response.status_code != 200:
-                raise _AnswerError(_status_kind(response.status_code, await response.aread()))
+                raise _AnswerError(status_kind(response.status_code, await response.aread()))
             if self._options.stream:
                 await _read_events(response.aiter_lines(), answer)
             else:
@@ -138,7 +138,8 @@ async def _read_events(lines: AsyncIterator[str], answer: _Answer) -> None:
     raise _AnswerError("the stream ended without [DONE]")
 
 
-def _status_kind(status: int, body: bytes) -> str:
+def status_kind(status: int, body: bytes) -> str:
+    """What to call an answer of another status than 200: its code where it is OpenAI's error."""
     try:
         error = msgspec.json.decode(body, type=_Body).error
     except msgspec.DecodeError:
@@ -146,7 +147,8 @@ def _status_kind(status: int, body: bytes) -> str:
     return f"HTTP {status}" + (f" {_error_name(error)}" if error is not None else "")
 
 
-def _error_kind(failure: httpx.HTTPError) -> str:
+def error_kind(failure: httpx.HTTPError) -> str:
+    """What to call an exchange that broke."""
     if isinstance(failure, httpx.TimeoutException):
         return "timeout"
     if isinstance(failure, httpx.ConnectError):

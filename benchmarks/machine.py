@@ -84,6 +84,31 @@ def busy_share(seconds: float) -> float | None:
     return 1 - (after[0] - before[0]) / (after[1] - before[1])
 
 
+class OthersMeter:
+    """How much of the machine others use while this process and its children work."""
+
+    def __init__(self) -> None:
+        self._start = (_cpu_times(), _own_cpu_seconds())
+
+    def share(self) -> float | None:
+        """Others' share of all cores (0 to 1) since the start; None if unknown.
+
+        Children count as our own once they have ended.
+        """
+        (before, own_before), after = self._start, _cpu_times()
+        if before is None or after is None or after[1] <= before[1]:
+            return None
+        total = after[1] - before[1]
+        busy = total - (after[0] - before[0])
+        own = (_own_cpu_seconds() - own_before) * os.sysconf("SC_CLK_TCK")
+        return min(max((busy - own) / total, 0.0), 1.0)
+
+
+def _own_cpu_seconds() -> float:
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
 def _cpu_times() -> tuple[int, int] | None:
     """Idle and total time of all cores, in ticks."""
     stat = Path("/proc/stat")

@@ -8,7 +8,6 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import httpx
 from cyclopts import Group, Parameter
@@ -20,6 +19,7 @@ from benchmarks.errors import BenchmarkFailed
 from benchmarks.prompts import Prompt, TextSource, TokenScale, read_dataset
 from benchmarks.report import check_json_target, progress, serve_report, serve_table, write_json
 from benchmarks.results import RequestResult, summarize
+from benchmarks.target import api_url, check_url, only_model
 from benchmarks.text import SENTENCES
 
 _TARGET = Group("Server", sort_key=1)
@@ -90,7 +90,7 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         check_json_target(self.json)
-        _check_url(self.base_url)
+        check_url(self.base_url)
         for name in ("num_requests", "concurrency", "prompt_tokens", "max_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -107,8 +107,7 @@ class ServeConfig:
     @property
     def url(self) -> str:
         """The base of the API's paths."""
-        has_path = urlsplit(self.base_url).path.strip("/") != ""
-        return self.base_url.rstrip("/") + ("" if has_path else "/v1")
+        return api_url(self.base_url)
 
     @property
     def max_concurrency(self) -> int | None:
@@ -153,7 +152,7 @@ async def _load(
     async with httpx.AsyncClient(
         base_url=config.url, headers=headers, timeout=config.timeout, limits=limits
     ) as http:
-        model = config.model or await _only_model(http)
+        model = config.model or await only_model(http)
         options = RequestOptions(
             model=model,
             endpoint=config.endpoint,
@@ -207,24 +206,3 @@ async def _measure_scale(client: Client, source: TextSource) -> TokenScale:
 def _stop_on_error(result: RequestResult) -> None:
     if result.error is not None:
         raise BenchmarkFailed(f"a request before the measurement failed: {result.error}")
-
-
-async def _only_model(http: httpx.AsyncClient) -> str:
-    try:
-        response = await http.get("/models")
-        response.raise_for_status()
-        models = [str(entry["id"]) for entry in response.json()["data"]]
-    except httpx.HTTPError as error:
-        raise BenchmarkFailed(f"{http.base_url}models cannot be read: {error}") from None
-    except (ValueError, KeyError, TypeError):
-        raise BenchmarkFailed(f"{http.base_url}models is no list of models") from None
-    if len(models) != 1:
-        listed = ", ".join(models) or "none"
-        raise BenchmarkFailed(f"the server lists {listed}: choose one with --model")
-    return models[0]
-
-
-def _check_url(base_url: str) -> None:
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"base_url is {base_url!r}, but it must be an http or https URL")

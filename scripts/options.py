@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from cyclopts import Group, Parameter
 
+from benchmarks.images.config import CheckpointConfig, ImagesConfig
+from benchmarks.images.serve import ServeImagesConfig
 from benchmarks.offline import OfflineConfig
 from benchmarks.peers.command import PeersConfig
 from benchmarks.serve import ServeConfig
@@ -24,6 +26,9 @@ COMMANDS = (
     ("python -m benchmarks serve", "bench.serve", ServeConfig),
     ("python -m benchmarks offline", "bench.offline", OfflineConfig),
     ("python -m benchmarks peers", "bench.peers", PeersConfig),
+    ("python -m benchmarks images", "bench.images", ImagesConfig),
+    ("python -m benchmarks serve-images", "bench.serve-images", ServeImagesConfig),
+    ("python -m benchmarks images-checkpoint", "bench.images-checkpoint", CheckpointConfig),
 )
 TARGET = Path(__file__).parent.parent / "docs" / "options.md"
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from benchmarks.errors import PeerFailed
 from benchmarks.machine import busy_share, describe_machine
+from benchmarks.markdown import hide_paths, own_command
 from benchmarks.peers.catalogue import Peer
 from benchmarks.peers.comparison import Comparison, Variant, insert_between_marks, markdown
 from benchmarks.peers.config import PeersConfig
@@ -117,7 +118,7 @@ def _collect(
         date=date.today().isoformat(),
         machine=describe_machine(),
         workload=asdict(workload),
-        command=_hide_paths(config, _own_command()),
+        command=_hide_paths(config, own_command("peers")),
         variants=variants,
         left_out=[_hide_paths(config, sentence) for sentence in left_out],
         failures=failures,
@@ -139,7 +140,6 @@ def _write(config: PeersConfig, comparison: Comparison) -> None:
 
 
 def _hide_paths(config: PeersConfig, text: str) -> str:
-    """A reader has other folders, so absolute paths are named by what they hold."""
     names: dict[Path | None, str] = {
         config.checkpoint: "CHECKPOINT",
         config.work_dir: "WORK_DIR",
@@ -151,16 +151,7 @@ def _hide_paths(config: PeersConfig, text: str) -> str:
     }
     reports = (config.json, config.markdown, config.update)
     names |= {path: path.name for path in reports if path is not None}
-    shown = {str(path): name for path, name in names.items() if path and path.is_absolute()}
-    for path in sorted(shown, key=len, reverse=True):  # a folder after what lies in it
-        text = text.replace(path, shown[path])
-    return text
-
-
-def _own_command() -> str:
-    """The command that runs now, as it is typed (also when `enginery bench` started it)."""
-    arguments = sys.argv[sys.argv.index("peers") :] if "peers" in sys.argv else ["peers"]
-    return shlex.join(["python", "-m", "benchmarks", *arguments])
+    return hide_paths(text, names)
 
 
 def _one_line(measured: Measurement) -> str:

@@ -8,6 +8,7 @@ from statistics import median
 import msgspec
 
 from benchmarks.machine import MIB
+from benchmarks.markdown import insert_between, table, with_spread
 from benchmarks.peers.workload import Measurement, Precision
 
 BEGIN_MARK = "<!-- peers:begin -->"
@@ -81,14 +82,14 @@ def markdown(comparison: Comparison) -> str:
         return "Nothing was measured.\n"
     parts = [
         _caption(comparison),
-        _table([_header("", measured[0]), *map(_median_row, measured)]),
+        table([_header("", measured[0]), *map(_median_row, measured)]),
     ]
     ratios = _ratio_rows(measured)
     if ratios:
         parts += [
             "How many times better Enginery is (speed: its own by the peer's; memory: the "
             "peer's by its own):",
-            _table([_header("Enginery to", measured[0]), *ratios]),
+            table([_header("Enginery to", measured[0]), *ratios]),
         ]
     parts += [_facts(comparison, measured), _commands(comparison, measured)]
     return "\n\n".join(parts) + "\n"
@@ -100,11 +101,7 @@ def insert_between_marks(document: str, report: str) -> str:
     Raises:
         ValueError: The document does not hold both marks, in order.
     """
-    head, begin, rest = document.partition(BEGIN_MARK)
-    _, end, tail = rest.partition(END_MARK)
-    if not begin or not end:
-        raise ValueError(f"the document lacks the marks {BEGIN_MARK} and {END_MARK}")
-    return f"{head}{begin}\n\n{report.strip()}\n\n{end}{tail}"
+    return insert_between(document, report, BEGIN_MARK, END_MARK)
 
 
 def _caption(comparison: Comparison) -> str:
@@ -128,11 +125,7 @@ def _median_row(variant: Variant) -> list[str]:
 
 
 def _median_cell(column: Column) -> str:
-    digits = 0 if column.median >= 100 else 1
-    low, middle, high = (
-        f"{value:,.{digits}f}" for value in (min(column.values), column.median, max(column.values))
-    )
-    return middle if low == high else f"{middle} ({low} to {high})"
+    return with_spread(column.values, 0 if column.median >= 100 else 1)
 
 
 def _ratio_rows(measured: Sequence[Variant]) -> list[list[str]]:
@@ -166,12 +159,6 @@ def _facts(comparison: Comparison, measured: Sequence[Variant]) -> str:
 def _commands(comparison: Comparison, measured: Sequence[Variant]) -> str:
     commands = [comparison.command, *(variant.command for variant in measured)]
     return "The command, and what it ran in each round:\n\n```\n" + "\n".join(commands) + "\n```"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = rows
-    rule = ["---", *("---:" for _ in head[1:])]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *body])
 
 
 def _streams(count: int) -> str:

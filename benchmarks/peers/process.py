@@ -55,16 +55,13 @@ def measure(peer: Peer, model_dir: Path, workload: Workload) -> Measurement:
     stdout = run_command(command)
     measurement = read_measurement(stdout)
     if measurement is None:
-        raise PeerFailed(f"`{' '.join(command)}` printed no measurement: {_last_words(stdout)}")
+        raise PeerFailed(f"`{' '.join(command)}` printed no measurement: {last_words(stdout)}")
     return measurement
 
 
 def run_command(command: Command) -> str:
     """Standard output of a command that must succeed."""
-    # Settings of this command must not become settings of the exporter or of an adapter.
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(ENV_PREFIX)}
-    paths = [str(Path(benchmarks.__file__).parents[1]), inherited.get("PYTHONPATH", "")]
-    environment = inherited | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    environment = child_environment()
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", env=environment, check=False
@@ -72,11 +69,22 @@ def run_command(command: Command) -> str:
     except OSError as error:
         raise PeerFailed(f"`{' '.join(command)}` cannot be started: {error}") from None
     if done.returncode != 0:
-        words = _last_words(done.stderr) or _last_words(done.stdout)
+        words = last_words(done.stderr) or last_words(done.stdout)
         raise PeerFailed(f"`{' '.join(command)}` ended with status {done.returncode}: {words}")
     return done.stdout
 
 
-def _last_words(output: str) -> str:
+def child_environment() -> dict[str, str]:
+    """Ours, with this package to be found and without the settings of this command.
+
+    They must not become settings of the exporter or of an adapter.
+    """
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(ENV_PREFIX)}
+    paths = [str(Path(benchmarks.__file__).parents[1]), inherited.get("PYTHONPATH", "")]
+    return inherited | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def last_words(output: str) -> str:
+    """The last lines that a command printed, as one."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return "; ".join(lines[-_NUM_LAST_LINES:])

@@ -20,14 +20,16 @@ API_KEY = "sk-right"
 class FakeServer:
     """Listens on a free port of 127.0.0.1 while it is a context; keeps the bodies it was sent."""
 
-    def __init__(self, models: tuple[str, ...] = ("good",)) -> None:
+    def __init__(
+        self, models: tuple[str, ...] = ("good",), handler: type[Handler] | None = None
+    ) -> None:
         self.models = models
         self.bodies: list[dict[str, Any]] = []
         self.most_at_once = 0
         self._at_once = 0
         self._lock = threading.Lock()
-        handler = type("Handler", (_Handler,), {"fake": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        bound = type("BoundHandler", (handler or Handler,), {"fake": self})
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), bound)
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever)
 
@@ -55,28 +57,31 @@ class FakeServer:
             self._at_once -= 1
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     fake: FakeServer
 
     def log_message(self, *args: object) -> None:
         """Tests need no log."""
 
     def do_GET(self) -> None:
-        self._send_json(200, {"data": [{"id": name} for name in self.fake.models]})
+        self.send_json(200, {"data": [{"id": name} for name in self.fake.models]})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.fake.enter(body)
         try:
-            _ANSWERS[body["model"]](self, body)
+            self.respond(body)
         finally:
             self.fake.leave()
+
+    def respond(self, body: dict[str, Any]) -> None:
+        _ANSWERS[body["model"]](self, body)
 
     def answer(self, body: dict[str, Any]) -> None:
         """A whole completion, streamed or not."""
         if not body["stream"]:
             choice = {"index": 0, "finish_reason": "length", "message": {"content": "hello"}}
-            self._send_json(200, {"choices": [choice], "usage": usage(body)})
+            self.send_json(200, {"choices": [choice], "usage": usage(body)})
             return
         self.stream_tokens(body, body["max_tokens"])
         if body.get("stream_options", {}).get("include_usage") and body["model"] != "no-usage":
@@ -84,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_stream()
 
     def refuse(self, body: dict[str, Any]) -> None:
-        self._send_json(429, {"error": {"message": "full", "code": "rate_limit_exceeded"}})
+        self.send_json(429, {"error": {"message": "full", "code": "rate_limit_exceeded"}})
 
     def refuse_without_json(self, body: dict[str, Any]) -> None:
         self._send(502, "text/html", b"<html>bad gateway</html>")
@@ -108,17 +113,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b": ping\n\n")
 
     def talk_nonsense(self, body: dict[str, Any]) -> None:
-        self._start_stream()
+        self.start_stream()
         self.wfile.write(b"data: {not json\n\n")
 
     def need_the_key(self, body: dict[str, Any]) -> None:
         if self.headers["authorization"] == f"Bearer {API_KEY}":
             self.answer(body)
         else:
-            self._send_json(401, {"error": {"message": "no", "code": "invalid_api_key"}})
+            self.send_json(401, {"error": {"message": "no", "code": "invalid_api_key"}})
 
     def stream_tokens(self, body: dict[str, Any], count: int) -> None:
-        self._start_stream()
+        self.start_stream()
         self.wfile.write(b": ping\n\n")
         if "messages" in body:
             self.send_event({"choices": [{"delta": {"role": "assistant", "content": ""}}]})
@@ -133,12 +138,12 @@ class _Handler(BaseHTTPRequestHandler):
     def end_stream(self) -> None:
         self.wfile.write(b"data: [DONE]\n\n")
 
-    def _start_stream(self) -> None:
+    def start_stream(self) -> None:
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.end_headers()
 
-    def _send_json(self, status: int, content: dict[str, Any]) -> None:
+    def send_json(self, status: int, content: dict[str, Any]) -> None:
         self._send(status, "application/json", json.dumps(content).encode())
 
     def _send(self, status: int, kind: str, content: bytes) -> None:
@@ -149,17 +154,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
-_ANSWERS: dict[str, Callable[[_Handler, dict[str, Any]], None]] = {
-    "good": _Handler.answer,
-    "no-usage": _Handler.answer,
-    "full": _Handler.refuse,
-    "half-full": _Handler.refuse_every_second,
-    "gateway": _Handler.refuse_without_json,
-    "failing": _Handler.fail_in_the_stream,
-    "cut": _Handler.cut_the_stream,
-    "broken": _Handler.break_the_connection,
-    "nonsense": _Handler.talk_nonsense,
-    "locked": _Handler.need_the_key,
+_ANSWERS: dict[str, Callable[[Handler, dict[str, Any]], None]] = {
+    "good": Handler.answer,
+    "no-usage": Handler.answer,
+    "full": Handler.refuse,
+    "half-full": Handler.refuse_every_second,
+    "gateway": Handler.refuse_without_json,
+    "failing": Handler.fail_in_the_stream,
+    "cut": Handler.cut_the_stream,
+    "broken": Handler.break_the_connection,
+    "nonsense": Handler.talk_nonsense,
+    "locked": Handler.need_the_key,
 }
 
 

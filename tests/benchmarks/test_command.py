@@ -15,7 +15,7 @@ def run(capsys, *arguments):
 def test_help_names_the_commands(capsys):
     status, output = run(capsys, "--help")
     assert status == 0
-    for command in ("serve", "offline", "peers"):
+    for command in ("serve", "offline", "peers", "images", "serve-images", "images-checkpoint"):
         assert command in output.out
 
 

@@ -1,0 +1,1 @@
+"""Image models side by side: Enginery, diffusers and OpenVINO on one checkpoint."""
