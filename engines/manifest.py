@@ -91,6 +91,7 @@ class TextEncoderSpec(msgspec.Struct, frozen=True, kw_only=True):
     prefix_token_ids: tuple[int, ...]
     suffix_token_ids: tuple[int, ...]
     pad_token_id: int | None
+    empty_token_ids: tuple[int, ...] = ()  # between prefix and suffix where there is no text
     context: Literal["beside", "behind", "none"] = "beside"
     gives_pooled: bool = False  # pooled texts of several encoders stand side by side
 
@@ -128,6 +129,7 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
     num_empty_rows: int = 0  # rows of zeros behind those of the texts
     zeros_without_negative: bool = False  # no negative prompt is zeros, not an empty text
     guidance: Literal["classifier-free", "distilled", "none"] = "classifier-free"
+    rescales_guidance: bool = False  # the guided prediction is as long as the prompt's, by patch
     guidance_width: int | None = None  # waves that stand for the scale (LCM); None: it is a number
     num_parameters: int
 
@@ -138,6 +140,11 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def takes_guidance_scale(self) -> bool:
         return self.guidance != "none"
+
+    @property
+    def patch_size(self) -> int:
+        """Latents along a side that the denoiser sees as one."""
+        return self.size_multiple // self.latent_scale
 
     @property
     def has_step_caching(self) -> bool:
@@ -193,6 +200,18 @@ class ImageVerification(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Pictures of an image model in int8 against its own in fp32, of the same noise."""
+
+    psnr_mean: float  # dB; 100 for pictures that are equal
+    psnr_min: float
+    num_pictures: int
+    num_inference_steps: int
+    height: int
+    width: int
+    num_calibration_prompts: int  # pictures that the ranges of activations were measured on
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The content of `engine.json`."""
 
@@ -211,6 +230,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     image: ImageSpec | None = None
     verification: Verification | None = None
     image_verification: ImageVerification | None = None
+    quantization: QuantizationReport | None = None
+    precision_reason: str | None = None  # the sentence that says why an image model is not int8
     verification_skipped: str | None = None  # the sentence that says why there is no report
 
 

@@ -46,7 +46,9 @@ def encode_request(request: ImageRequest, spec: ImageSpec, runner: ImageRunner) 
 
 def empty_text(spec: ImageSpec) -> TokenIds:
     """The ids of a text without words."""
-    return tuple(frame_token_ids((), encoder) for encoder in spec.text_encoders)
+    return tuple(
+        frame_token_ids(encoder.empty_token_ids, encoder) for encoder in spec.text_encoders
+    )
 
 
 def concatenate(rows: Sequence[Conditioning]) -> Conditioning:
@@ -88,17 +90,35 @@ def compose_pooled(encoded: Sequence[EncodedText], spec: ImageSpec) -> FloatArra
     return np.concatenate(pooled, axis=-1) if pooled else None
 
 
-def guide(output: FloatArray, guidance_scale: float) -> FloatArray:
+def guide(output: FloatArray, guidance_scale: float, spec: ImageSpec) -> FloatArray:
     """Ho and Salimans 2022 (https://arxiv.org/abs/2207.12598): away from the negative prompt.
 
-    `output` is [1, ...], which is returned as it is, or [2, ...] with the negative first. [...]
+    Args:
+        output: [1, C, h, w], which is returned as it is, or [2, C, h, w] with the negative first.
+        guidance_scale: How far away.
+        spec: Says whether each patch of what comes out is made as long as the prompt's own.
+
+    Returns:
+        The guided prediction. [C, h, w]
     """
     if len(output) == 1:
         single: FloatArray = output[0]
         return single
     negative, prompt = output
     guided: FloatArray = negative + np.float32(guidance_scale) * (prompt - negative)
-    return guided
+    if not spec.rescales_guidance:
+        return guided
+    lengths, wanted = (_patch_lengths(one, spec.patch_size) for one in (guided, prompt))
+    factor = wanted / np.maximum(lengths, np.finfo(np.float32).tiny)  # [h / patch, w / patch]
+    return guided * factor.repeat(spec.patch_size, 0).repeat(spec.patch_size, 1)
+
+
+def _patch_lengths(prediction: FloatArray, size: int) -> FloatArray:
+    """The Euclidean norm of each patch over all channels, [C, h, w] -> [h / size, w / size]."""
+    channels, height, width = prediction.shape
+    patches = prediction.reshape(channels, height // size, size, width // size, size)
+    lengths: FloatArray = np.sqrt(np.square(patches).sum(axis=(0, 2, 4)))
+    return lengths
 
 
 def _encode_texts(texts: list[TokenIds], spec: ImageSpec, runner: ImageRunner) -> Conditioning:

@@ -117,7 +117,7 @@ class Denoising:
             The latents of a preview, if one was asked for after this step. [latent_channels, h, w]
         """
         index, stepper = self._index, self._stepper
-        predicted = guide(output, self.request.guidance_scale)
+        predicted = guide(output, self.request.guidance_scale, self._spec)
         wants_preview = self.num_steps_taken + 1 in self.request.preview_steps
         is_last = index + 1 == stepper.num_steps
         preview = None

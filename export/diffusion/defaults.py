@@ -22,6 +22,7 @@ _BY_FAMILY = {
     "stable-diffusion-xl": DefaultSettings(50, 5.0),
     "stable-diffusion-3": DefaultSettings(28, 7.0),
     "flux": DefaultSettings(50, 3.5),
+    "qwen-image": DefaultSettings(50, 4.0),
 }
 _FEW_STEPS = DefaultSettings(4, 1.0)
 _EULER = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")

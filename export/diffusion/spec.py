@@ -72,6 +72,7 @@ def image_spec(
         num_empty_rows=denoiser.max_text_tokens or 0 if checkpoint.left_out else 0,
         zeros_without_negative=_zeros_without_negative(checkpoint),
         guidance=denoiser.guidance,
+        rescales_guidance=denoiser.rescales_guidance,
         guidance_width=denoiser.guidance_width,
         num_parameters=sum(
             num_elements({name: component.tensors.shape(name) for name in component.tensors})
@@ -113,6 +114,7 @@ def _text_encoder_specs(
                 prefix_token_ids=prompt.prefix_token_ids,
                 suffix_token_ids=prompt.suffix_token_ids,
                 pad_token_id=prompt.pad_token_id,
+                empty_token_ids=prompt.empty_token_ids,
                 context=graph.place.context,
                 gives_pooled=graph.place.gives_pooled,
             )

@@ -22,7 +22,8 @@ _SETTINGS_FILES = ("special_tokens_map.json", "tokenizer_config.json")  # the la
 class PromptTokenizer:
     """A tokenizer, the ids that frame and pad a text, and the most ids of a framed one.
 
-    Texts are not padded where `pad_token_id` is None.
+    Texts are not padded where `pad_token_id` is None. `empty_token_ids` are those of the text that
+    stands for none.
     """
 
     tokenizer: Tokenizer
@@ -30,6 +31,7 @@ class PromptTokenizer:
     suffix_token_ids: tuple[int, ...]
     pad_token_id: int | None
     max_length: int
+    empty_token_ids: tuple[int, ...] = ()
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

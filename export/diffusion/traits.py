@@ -51,6 +51,8 @@ class DenoiserTraits:
             encoders set the limit.
         takes_sizes: Whether it is told the picture's size.
         guidance: How it is guided.
+        rescales_guidance: Whether its pipeline makes each patch of the guided prediction as long as
+            that of the prompt's.
         guidance_width: Waves that stand for the guidance scale; None where there are none.
     """
 
@@ -65,6 +67,7 @@ class DenoiserTraits:
     max_text_tokens: int | None = None
     takes_sizes: bool = False
     guidance: Guidance = "classifier-free"
+    rescales_guidance: bool = False
     guidance_width: int | None = None
 
 

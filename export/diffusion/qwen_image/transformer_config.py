@@ -76,6 +76,7 @@ class QwenTransformerConfig:
             channels_per_latent=_LATENTS_PER_PATCH,
             patch_size=PATCH_SIZE,
             sample_size=_SAMPLE_SIZE,
+            rescales_guidance=True,
         )
 
 
