@@ -31,7 +31,7 @@ from demos.training.run import Progress, TrainingRun, learning_rate, moving_aver
 PEAK_LEARNING_RATE = 4e-3
 WARMUP_STEPS = 50
 BATCH_SIZE = 32
-EMA_DECAY = 0.995
+EMA_DECAY, EMA_EVERY_STEPS = 0.98, 4
 
 
 class Denoiser(nn.Module):
@@ -121,7 +121,8 @@ class DenoiserTraining:
         self._optimizer.step(
             learning_rate(PEAK_LEARNING_RATE, progress.step, WARMUP_STEPS, self.run.done)
         )
-        self.averaged.update_parameters(self.model)
+        if progress.step % EMA_EVERY_STEPS == 0:
+            self.averaged.update_parameters(self.model)
         return loss.item()
 
     def _draw_batch(self, rng: Random) -> tuple[torch.Tensor, torch.Tensor]:

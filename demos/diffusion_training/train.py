@@ -13,9 +13,10 @@ import torch
 
 from demos.diffusion_training.autoencoder import AutoencoderTraining
 from demos.diffusion_training.captions import draw_caption
-from demos.diffusion_training.components import CHECKPOINT, write_checkpoint
+from demos.diffusion_training.components import write_checkpoint
 from demos.diffusion_training.denoiser import DenoiserTraining
 from demos.diffusion_training.latents import draw_scenes, load_latents
+from demos.diffusion_training.pictures import CHECKPOINT
 from demos.diffusion_training.tokenizer import write_tokenizer
 from demos.training.run import keep_freed_memory, stop_on_sigterm
 
