@@ -59,13 +59,15 @@ def nearest_size(source: Size, spec: ImageSpec) -> Size:
         nearest = round(side * scale / multiple) * multiple
         return min(max(nearest, multiple), limit // multiple * multiple)
 
-    width, height = fit(source.width), fit(source.height)
-    while width * height > spec.max_pixels:
-        if width >= height:
-            width -= multiple
-        else:
-            height -= multiple
-    return Size(width, height)
+    def distortion(size: Size) -> float:
+        return abs(math.log(size.width / size.height * source.height / source.width))
+
+    size = Size(fit(source.width), fit(source.height))
+    while size.width * size.height > spec.max_pixels:  # a side was rounded up
+        narrower = Size(max(size.width - multiple, multiple), size.height)
+        lower = Size(size.width, max(size.height - multiple, multiple))
+        size = min((side for side in (narrower, lower) if side != size), key=distortion)
+    return size
 
 
 def max_side(spec: ImageSpec) -> int:

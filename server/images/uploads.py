@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 R = TypeVar("R")
 
 FORMATS = ("PNG", "JPEG", "WEBP")
+_BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
 _ORIENTATION = 0x0112  # the Exif tag
 _TURNED = (5, 6, 7, 8)  # values of it that stand for a picture that lies on its side
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
@@ -106,7 +107,9 @@ def _open(upload: Upload, max_pixels: int) -> Image.Image:
         raise InvalidRequest(
             f"{name} has far more than {max_pixels} pixels, which is this server's limit", name
         ) from None
-    except UnidentifiedImageError:
+    except UnidentifiedImageError as error:
+        if upload.content.startswith(_BEGINNINGS):
+            raise _damaged(name, error) from None
         raise InvalidRequest(f"{name} is not a PNG, JPEG or WebP file", name) from None
     except Exception as error:
         raise _damaged(name, error) from None

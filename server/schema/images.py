@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 import msgspec
@@ -80,9 +79,6 @@ class ImageFields(msgspec.Struct, kw_only=True):
         for name in ("prompt", "negative_prompt"):
             if "\0" in (getattr(self, name, None) or ""):
                 raise InvalidRequest(f"{name} has a null character, which is not text", name)
-        for name in ("guidance_scale", "strength"):
-            if not math.isfinite(getattr(self, name, None) or 0):
-                raise InvalidRequest(f"{name} is not a finite number", name)
 
     def _check_stream(self) -> None:
         if self.partial_images and not self.stream:
