@@ -1,7 +1,7 @@
 """Trains the diffusion demo: `python -m demos.diffusion_training.train --state-dir DIR`.
 
-The autoencoder comes first, then the latents of the scenes, then the denoiser. A run that was
-stopped goes on where it was.
+The autoencoder comes first, then the latents of the scenes, then the denoiser on those, and at the
+end the decoder alone, for sharper edges. A run that was stopped goes on where it was.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import torch
 from demos.diffusion_training.autoencoder import AutoencoderTraining
 from demos.diffusion_training.captions import draw_caption
 from demos.diffusion_training.components import write_checkpoint
+from demos.diffusion_training.decoder import DecoderTraining
 from demos.diffusion_training.denoiser import DenoiserTraining
 from demos.diffusion_training.latents import draw_scenes, load_latents
 from demos.diffusion_training.pictures import CHECKPOINT
@@ -42,6 +43,9 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=60, help="the denoiser's training time, restarts included"
     )
+    parser.add_argument(
+        "--decoder-minutes", type=float, default=8, help="time for the decoder alone, at the end"
+    )
     parser.add_argument("--scenes", type=int, default=24_000, help="scenes to train on")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=CHECKPOINT, help="the checkpoint's folder")
@@ -65,12 +69,14 @@ def main() -> None:
     denoiser = DenoiserTraining(
         folder / "denoiser.pt", options.minutes * 60, tokenizer, scenes, latents
     )
+    decoder = DecoderTraining(
+        folder / "decoder.pt", options.decoder_minutes * 60, autoencoder.result, scenes, latents
+    )
     if not options.export_only:
         denoiser.train(stop)
+        decoder.train(stop)
     result = denoiser.result
-    write_checkpoint(
-        options.output, tokenizer, result.text_encoder, result.unet, autoencoder.result
-    )
+    write_checkpoint(options.output, tokenizer, result.text_encoder, result.unet, decoder.result)
     logger.info(
         "checkpoint after %d steps written to %s", denoiser.run.progress.step, options.output
     )
