@@ -79,10 +79,7 @@ def require_chat(folder: EngineFolder) -> ChatSpec:
     """
     manifest = folder.manifest
     if manifest.chat is None:
-        not_yet = ", and serving images is not there yet" if manifest.kind == "image" else ""
-        raise EngineIncompatible(
-            f"{folder.path} is an engine of kind {manifest.kind}, not chat{not_yet}"
-        )
+        raise EngineIncompatible(f"{folder.path} is an engine of kind {manifest.kind}, not chat")
     return manifest.chat
 
 

@@ -103,14 +103,6 @@ def test_a_checkpoint_that_fails_midway_leaves_nothing_behind(own_pipeline, tmp_
     assert not output.exists()
 
 
-def test_the_server_says_that_it_does_not_serve_images_yet(image_engine):
-    done = run("server", "--engine-dir", image_engine("sd15"))
-    assert done.returncode == 1
-    assert (
-        "is an engine of kind image, not chat, and serving images is not there yet" in done.stderr
-    )
-
-
 def test_the_spec_says_what_the_pipeline_is(pipeline):
     spec = spec_of(pipeline("sdxl"))
     assert [encoder.tokenizer for encoder in spec.text_encoders] == [
