@@ -16,6 +16,7 @@ from export.compile import CompileOptions, compile_engine, plan_compilation
 from export.config import ExportConfig, check_engine_id, slug
 from export.diffusion.checkpoint import is_diffusion_checkpoint, open_diffusion_checkpoint
 from export.diffusion.engine import compile_image_engine, plan_image_engine
+from export.diffusion.lora.merge import merge_loras
 from export.errors import CheckpointError, ExportError
 from export.hub import download_checkpoint, is_hub_id
 from export.progress import Progress
@@ -88,6 +89,11 @@ def find_checkpoint(config: ExportConfig) -> CheckpointSource:
 
 
 def _plan_chat(source: CheckpointSource, engine_id: str, config: ExportConfig) -> Build:
+    if config.lora:
+        raise ExportError(
+            f"--lora is for image models, but {config.checkpoint_path} is a language model: merge "
+            "it into the checkpoint before, or leave it out"
+        )
     options = CompileOptions(
         engine_id=engine_id,
         precision=config.precision or "int8",
@@ -107,6 +113,8 @@ def _plan_image(source: CheckpointSource, engine_id: str, config: ExportConfig) 
         )
     _check_image_options(config)
     checkpoint = open_diffusion_checkpoint(source.folder, source.name)
+    if config.loras:
+        checkpoint = merge_loras(checkpoint, config.loras)
     return partial(compile_image_engine, plan_image_engine(checkpoint, engine_id))
 
 
@@ -149,7 +157,7 @@ def _verify(
     if not config.verify:
         return VerificationResult(skipped="the export was asked not to verify")
     with progress.stage("verifying", None):
-        result = run_verification(manifest, engine_dir, source.folder)
+        result = run_verification(manifest, engine_dir, source.folder, config.loras)
     if not config.force:
         check_bars(manifest, result)
     return result

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from export.diffusion.lora.option import Lora, pair_loras
 from export.precision import Override, parse_override
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
@@ -45,6 +46,14 @@ class ExportConfig:
     max_context: Annotated[
         int | None, Parameter(help="tokens of prompt and answer; by default all the model can take")
     ] = None
+    lora: Annotated[
+        tuple[Path, ...],
+        Parameter(help="LoRA file (safetensors) to add to an image model's weights; needs --name"),
+    ] = ()
+    lora_scale: Annotated[
+        tuple[float, ...],
+        Parameter(help="strength of a --lora, in their order; 1.0 for those without"),
+    ] = ()
     revision: Annotated[
         str | None, Parameter(help="branch, tag or commit on the hub; by default its main branch")
     ] = None
@@ -62,12 +71,21 @@ class ExportConfig:
             raise ValueError(f"--max-context is {self.max_context}, but has to be 2 at least")
         if self.name is not None:
             check_engine_id(self.name)
-        self.overrides  # noqa: B018  (reports a malformed one at once)
+        if self.lora and self.name is None:
+            raise ValueError(
+                "--lora makes another model of the checkpoint, so it needs a name: add --name"
+            )
+        self.overrides, self.loras  # noqa: B018  (report a malformed one at once)
 
     @property
     def is_silent(self) -> bool:
         """Whether nothing is shown while the export works."""
         return self.quiet or self.json
+
+    @property
+    def loras(self) -> tuple[Lora, ...]:
+        """The files of `lora` with their strengths."""
+        return pair_loras(self.lora, self.lora_scale)
 
     @property
     def overrides(self) -> tuple[Override, ...]:

@@ -76,6 +76,8 @@ def print_table(summary: Summary) -> None:
     if manifest.image is not None:
         table.add_row("parameters", f"{manifest.image.num_parameters / 1e6:,.1f} million")
         table.add_row("pictures", _pictures(manifest.image))
+    for lora in manifest.source.loras:
+        table.add_row("lora", f"{lora.name} x {lora.scale:g}, in {lora.num_modules} modules")
     table.add_row("agreement", _agreement(summary))
     Console().print(table)
 

@@ -57,6 +57,19 @@ class StoredTensor:
             raise ValueError(f"{list(self.shape)} cannot be seen as {list(shape)}")
         return replace(self, shape=shape)
 
+    def elements(self, first: int, count: int) -> FloatArray:
+        """`count` numbers from `first` on, in the order in which they lie. [count]
+
+        Raises:
+            CheckpointError: The file ends early.
+        """
+        dtype = _STORED_DTYPES[self.dtype]
+        offset = self.offset + first * dtype.itemsize
+        stored = np.fromfile(self.path, dtype, count, offset=offset)
+        if stored.size != count:
+            raise CheckpointError(f"{self.path} was cut short while it was read")
+        return _to_float32(stored, self.dtype)
+
 
 class TensorFiles:
     """The tensors of a checkpoint, read one at a time."""
@@ -130,14 +143,9 @@ class TensorFiles:
             CheckpointError: The file ends early, or the rows hold NaN or infinity.
         """
         tensor = self._tensors[name]
-        dtype = _STORED_DTYPES[tensor.dtype]
         width = math.prod(tensor.shape[1:])
-        first_byte = tensor.offset + start * width * dtype.itemsize
-        count = (stop - start) * width
-        stored = np.fromfile(tensor.path, dtype, count, offset=first_byte)
-        if stored.size != count:
-            raise CheckpointError(f"{tensor.path} was cut short while it was read")
-        values = _to_float32(stored, tensor.dtype).reshape(stop - start, *tensor.shape[1:])
+        flat = tensor.elements(start * width, (stop - start) * width)
+        values = flat.reshape(stop - start, *tensor.shape[1:])
         if not np.isfinite(values).all():
             raise CheckpointError(f"tensor {name!r} in {tensor.path.name} holds NaN or infinity")
         return values
@@ -208,6 +216,15 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     Raises:
         CheckpointError: The file is truncated, or its header is not that of safetensors.
     """
+    return read_header_and_metadata(path)[0]
+
+
+def read_header_and_metadata(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """The same, and what the file says of itself.
+
+    Raises:
+        CheckpointError: The file is truncated, or its header is not that of safetensors.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
@@ -222,7 +239,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     data_start = 8 + header_size
     try:
         entries = json.loads(header)
-        entries.pop("__metadata__", None)
+        metadata = {str(key): str(text) for key, text in entries.pop("__metadata__", {}).items()}
         parsed = {name: _parse_entry(path, data_start, entry) for name, entry in entries.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(f"{path} is not a safetensors file, or is damaged") from None
@@ -231,7 +248,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         raise CheckpointError(
             f"{path} is truncated: it has {size} bytes, its header asks for {end}"
         )
-    return {name: tensor for name, (tensor, _) in parsed.items()}
+    return {name: tensor for name, (tensor, _) in parsed.items()}, metadata
 
 
 def _parse_entry(path: Path, data_start: int, entry: dict[str, Any]) -> tuple[StoredTensor, int]:

@@ -12,6 +12,7 @@ from typing import IO
 import msgspec
 
 from engines.manifest import ImageVerification, Manifest
+from export.diffusion.lora.option import Lora
 from export.errors import VerificationFailed
 from export.verify import VerificationResult
 
@@ -25,7 +26,9 @@ MAX_LEVELS, MIN_PSNR = 2, 50.0
 MIN_PSNR_INT8 = 30.0
 
 
-def run_verification(manifest: Manifest, engine_dir: Path, checkpoint: Path) -> VerificationResult:
+def run_verification(
+    manifest: Manifest, engine_dir: Path, checkpoint: Path, loras: tuple[Lora, ...] = ()
+) -> VerificationResult:
     """Run `python -m export.verify`; it ends with this process, however that ends.
 
     Raises:
@@ -33,6 +36,8 @@ def run_verification(manifest: Manifest, engine_dir: Path, checkpoint: Path) -> 
     """
     command = [sys.executable, "-P", "-m", "export.verify", "--manifest-on-stdin"]
     command += ["--engine-dir", str(engine_dir), "--checkpoint-path", str(checkpoint)]
+    for lora in loras:  # with '=', since a strength may be negative
+        command += [f"--lora={lora.path}", f"--lora-scale={lora.scale}"]
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(

@@ -29,6 +29,7 @@ from engines.manifest import (
     read_manifest,
 )
 from export.agreement import AgreementMeter, TrainingDetector
+from export.diffusion.lora.option import pair_loras
 from export.memory import available_memory
 from export.verify_prompts import read_prompts
 
@@ -57,6 +58,10 @@ class VerifyConfig:
         Literal["auto", "transformers", "fp32"],
         Parameter(help="auto: transformers where it is installed, else an fp32 engine"),
     ] = "auto"
+    lora: Annotated[
+        tuple[Path, ...], Parameter(help="LoRA file that was added to an image model")
+    ] = ()
+    lora_scale: Annotated[tuple[float, ...], Parameter(help="strength of a --lora")] = ()
     manifest_on_stdin: Annotated[
         bool,
         Parameter(
@@ -87,9 +92,12 @@ def verify(manifest: Manifest, config: VerifyConfig) -> VerificationResult:
 
 def _verify_image(manifest: Manifest, spec: ImageSpec, config: VerifyConfig) -> VerificationResult:
     from export.diffusion.checkpoint import open_diffusion_checkpoint
+    from export.diffusion.lora.merge import merge_loras
     from export.diffusion.verification.verify import reason_to_skip, verify_image
 
     checkpoint = open_diffusion_checkpoint(config.checkpoint_path, manifest.source.checkpoint)
+    if config.lora:
+        checkpoint = merge_loras(checkpoint, pair_loras(config.lora, config.lora_scale))
     skipped = reason_to_skip(manifest, checkpoint)
     if skipped is not None:
         return VerificationResult(skipped=skipped)

@@ -19,8 +19,10 @@ from engines.image.request import ImageRequest, Picture
 from engines.image.schedulers.schedule import SHORT_NAMES
 from engines.manifest import ImageSpec
 from export.diffusion.checkpoint import DiffusionCheckpoint
+from export.diffusion.lora.merged import MergedTensor
 from export.diffusion.pipelines import TEXT_ENCODER, Family, tokenizer_of
 from export.diffusion.verification.drawing import DrawnPicture
+from export.tensor_files import TensorFiles
 
 _HALF_PRECISION = ".fp16."
 _NO_LIMIT = 1_000_000  # ids; a tokenizer that names no length of a text has one far above
@@ -104,7 +106,18 @@ def load_module(checkpoint: DiffusionCheckpoint, name: str) -> Any:
         variant="fp16" if is_half else None,
         **{"dtype" if is_transformers else "torch_dtype": torch.float32},
     )
+    _add_loras(module, component.tensors)
     return module.eval()
+
+
+def _add_loras(module: Any, tensors: TensorFiles) -> None:
+    """Give a module the sums that its graph was compiled from, where there are any."""
+    parameters = dict(module.named_parameters())
+    for name in tensors:
+        if isinstance(tensors.stored(name), MergedTensor):
+            own = name if name in parameters else name.removeprefix("text_model.")
+            with torch.no_grad():
+                parameters[own].copy_(torch.from_numpy(tensors.read(name)))
 
 
 def open_pipeline(
