@@ -13,7 +13,10 @@ from engines.manifest import write_manifest
 from export.diffusion.checkpoint import open_diffusion_checkpoint
 from export.diffusion.engine import compile_image_engine, plan_image_engine
 from export.report import QuietProgress
+from tests.export.diffusion.qwen_image.tiny import make_qwen_image
 from tests.export.diffusion.tiny_pipelines import PIPELINES
+
+_MAKERS = PIPELINES | {"qwen-image": make_qwen_image}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,7 +35,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     def make(name: str) -> Path:
         if name not in made:
-            made[name] = PIPELINES[name](tmp_path_factory.mktemp("pipelines") / f"tiny-{name}")
+            made[name] = _MAKERS[name](tmp_path_factory.mktemp("pipelines") / f"tiny-{name}")
         return made[name]
 
     return make

@@ -1,9 +1,19 @@
-"""Tiny random components of Qwen-Image."""
+"""Tiny random components of Qwen-Image, and a pipeline of them in the published layout."""
 
 from __future__ import annotations
 
-from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+import json
+import shutil
+from pathlib import Path
+
+from diffusers import (
+    AutoencoderKLQwenImage,
+    FlowMatchEulerDiscreteScheduler,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+)
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 
 from tests.export.diffusion.tiny_pipelines import randomize
 
@@ -47,6 +57,21 @@ VISION = {
     "intermediate_size": 32,
 }
 
+SCHEDULER = {
+    "use_dynamic_shifting": True,
+    "base_shift": 0.5,
+    "max_shift": 0.9,
+    "max_image_seq_len": 8192,
+    "shift_terminal": 0.02,
+}
+MERGES = ["r e", "re d", "\u0120 c", "i r", "\u0120c ir", "c l", "cl e", "\u0120cir cle", "a b"]
+ADDED_TOKENS = {
+    "<|endoftext|>": True,
+    "<|im_start|>": True,
+    "<|im_end|>": True,
+    "<tool_call>": False,
+}
+
 
 def make_vae(**changes) -> AutoencoderKLQwenImage:
     return randomize(AutoencoderKLQwenImage(**VAE | changes))
@@ -59,3 +84,50 @@ def make_transformer(**changes) -> QwenImageTransformer2DModel:
 def make_text_encoder(**changes) -> Qwen2_5_VLForConditionalGeneration:
     config = Qwen2_5_VLConfig(text_config=TEXT_ENCODER | changes, vision_config=VISION)
     return randomize(Qwen2_5_VLForConditionalGeneration(config))
+
+
+def write_tokenizer(folder: Path) -> Path:
+    """All bytes, a few merges and marks, in the files that the published checkpoint has."""
+    folder.mkdir(parents=True)
+    tokens = [*sorted(ByteLevel.alphabet()), *(merge.replace(" ", "") for merge in MERGES)]
+    vocab = {token: index for index, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
+    merges = "\n".join(["#version: 0.2", *MERGES, ""])
+    (folder / "merges.txt").write_text(merges, encoding="utf-8")
+    added = {
+        str(len(vocab) + index): {
+            "content": token,
+            "lstrip": False,
+            "normalized": False,
+            "rstrip": False,
+            "single_word": False,
+            "special": is_special,
+        }
+        for index, (token, is_special) in enumerate(ADDED_TOKENS.items())
+    }
+    config = {
+        "added_tokens_decoder": added,
+        "additional_special_tokens": ["<|im_start|>", "<|im_end|>"],
+        "bos_token": None,
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": None,
+        "model_max_length": 131072,
+        "tokenizer_class": "Qwen2Tokenizer",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def make_qwen_image(folder: Path) -> Path:
+    tokenizer = write_tokenizer(folder.with_name(f"{folder.name}-tokenizer"))
+    QwenImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(**SCHEDULER),
+        vae=make_vae(),
+        text_encoder=make_text_encoder(),
+        tokenizer=Qwen2Tokenizer.from_pretrained(tokenizer),
+        transformer=make_transformer(),
+    ).save_pretrained(folder)
+    shutil.rmtree(folder / "tokenizer")
+    shutil.copytree(tokenizer, folder / "tokenizer")
+    return folder
