@@ -1,4 +1,4 @@
-"""The pipelines of diffusers, one entry for each family; a stage at a time has its weights loaded.
+"""The pipelines of diffusers, of which a stage at a time has its weights loaded.
 
 Nothing is taken from a checkpoint's own code, and only safetensors files are read.
 """
@@ -8,84 +8,24 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from importlib import metadata
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines.image.request import ImageRequest, Picture
+from engines.image.request import Picture
 from engines.image.schedulers.schedule import SHORT_NAMES
 from engines.manifest import ImageSpec
 from export.diffusion.checkpoint import DiffusionCheckpoint
 from export.diffusion.lora.merged import MergedTensor
 from export.diffusion.pipelines import TEXT_ENCODER, Family, tokenizer_of
 from export.diffusion.verification.drawing import DrawnPicture
+from export.diffusion.verification.families import FAMILIES
 from export.tensor_files import TensorFiles
 
 _HALF_PRECISION = ".fp16."
 _NO_LIMIT = 1_000_000  # ids; a tokenizer that names no length of a text has one far above
-
-
-class PipelineReference:
-    """How a pipeline is asked; a family overrides what differs.
-
-    Args:
-        class_name: The pipeline's class.
-    """
-
-    def __init__(self, class_name: str) -> None:
-        self.class_name = class_name
-
-    def options(self, index: dict[str, Any]) -> dict[str, Any]:
-        """Arguments of the class beside its components, from model_index.json."""
-        return {}
-
-    def encode(self, pipeline: Any, prompt: str, is_guided: bool) -> dict[str, Any]:
-        """The prompt's embeddings, by the arguments that take them in."""
-        found = pipeline.encode_prompt(
-            prompt=prompt,
-            device="cpu",
-            num_images_per_prompt=1,
-            do_classifier_free_guidance=is_guided,
-        )
-        return dict(zip(self.embeddings, found, strict=True))
-
-    embeddings: tuple[str, ...] = ("prompt_embeds", "negative_prompt_embeds")
-
-    def guidance(self, request: ImageRequest) -> dict[str, Any]:
-        return {"guidance_scale": request.guidance_scale}
-
-    def latents(self, pipeline: Any, noise: torch.Tensor) -> torch.Tensor:
-        """The first latents, in the form that the pipeline wants. [1, latent_channels, h, w]"""
-        return noise
-
-
-class _StableDiffusion(PipelineReference):
-    def options(self, index: dict[str, Any]) -> dict[str, Any]:
-        return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-
-
-class _StableDiffusionXL(PipelineReference):
-    embeddings = (
-        "prompt_embeds",
-        "negative_prompt_embeds",
-        "pooled_prompt_embeds",
-        "negative_pooled_prompt_embeds",
-    )
-
-    def options(self, index: dict[str, Any]) -> dict[str, Any]:
-        zeros = index.get("force_zeros_for_empty_prompt", True)
-        return {"force_zeros_for_empty_prompt": bool(zeros), "add_watermarker": False}
-
-
-REFERENCES: Mapping[Family, PipelineReference] = MappingProxyType(
-    {
-        "stable-diffusion": _StableDiffusion("StableDiffusionPipeline"),
-        "stable-diffusion-xl": _StableDiffusionXL("StableDiffusionXLPipeline"),
-    }
-)
 
 
 def reference_name() -> str:
@@ -127,20 +67,24 @@ def open_pipeline(
     scheduler: str | None,
 ) -> Any:
     """The pipeline with some of its modules; the others are None."""
-    reference = REFERENCES[checkpoint.pipeline.family]
+    reference = FAMILIES[checkpoint.pipeline.family]
     pipeline_class = getattr(_library("diffusers"), reference.class_name)
     encoders = [name for name in checkpoint.components if name.startswith(TEXT_ENCODER)]
+    tokenizers = {
+        tokenizer_of(name): _load_tokenizer(checkpoint, tokenizer_of(name), encoder.max_length)
+        for name, encoder in zip(encoders, spec.text_encoders, strict=True)
+    }
+    components = checkpoint.pipeline.models  # with one that a checkpoint may leave out
+    names = [tokenizer_of(name) for name in components if name.startswith(TEXT_ENCODER)]
     pipeline = pipeline_class(
-        **{name: modules.get(name) for name in checkpoint.components},
-        **{
-            tokenizer_of(name): _load_tokenizer(checkpoint, tokenizer_of(name), encoder.max_length)
-            for name, encoder in zip(encoders, spec.text_encoders, strict=True)
-        },
+        **{name: modules.get(name) for name in components},
+        **{name: tokenizers.get(name) for name in names},
         scheduler=_build_scheduler(checkpoint, scheduler),
         **reference.options(checkpoint.index),
     )
     pipeline.vae_scale_factor = spec.latent_scale  # it cannot know without its autoencoder
     pipeline.set_progress_bar_config(disable=True)
+    reference.prepare(pipeline, checkpoint)
     return pipeline
 
 
@@ -148,10 +92,10 @@ def encode_prompts(
     pipeline: Any, family: Family, spec: ImageSpec, pictures: tuple[DrawnPicture, ...]
 ) -> list[dict[str, Any]]:
     """The embeddings of each picture's prompt, by a pipeline that has its text encoders."""
-    reference = REFERENCES[family]
+    reference = FAMILIES[family]
     with torch.inference_mode():
         return [
-            reference.encode(pipeline, drawn.prompt, drawn.request.is_guided(spec))
+            reference.encode(pipeline, drawn.prompt, drawn.request.is_guided(spec), spec)
             for drawn in pictures
         ]
 
@@ -160,7 +104,7 @@ def draw_reference(
     pipeline: Any, family: Family, drawn: DrawnPicture, embeddings: dict[str, Any]
 ) -> Picture:
     """The same picture by a pipeline that has all but its text encoders. [height, width, 3]"""
-    reference, request = REFERENCES[family], drawn.request
+    reference, request = FAMILIES[family], drawn.request
     with torch.inference_mode():
         images: NDArray[np.float32] = pipeline(
             height=request.height,

@@ -15,9 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from export.diffusion.pipelines import PipelineGraph
+from export.diffusion.qwen_image.template import NUM_DROPPED_ROWS
 
 Arrays = dict[str, NDArray[Any]]
 Tensors = dict[str, torch.Tensor]
+_TIMESTEPS = 1000
+
 Reference = Callable[[Any, PipelineGraph, Tensors], Tensors]  # module, graph, inputs -> outputs
 
 
@@ -38,6 +41,20 @@ def _clip(module: Any, graph: PipelineGraph, inputs: Tensors) -> Tensors:
     }
 
 
+def _t5(module: Any, graph: PipelineGraph, inputs: Tensors) -> Tensors:
+    return {"hidden_states": module(inputs["input_ids"]).last_hidden_state}
+
+
+def _qwen2_5_vl(module: Any, graph: PipelineGraph, inputs: Tensors) -> Tensors:
+    """Without the rows of what the template puts before every text."""
+    found = module(
+        input_ids=inputs["input_ids"],
+        attention_mask=torch.ones_like(inputs["input_ids"]),
+        output_hidden_states=True,
+    )
+    return {"hidden_states": found.hidden_states[-1][:, NUM_DROPPED_ROWS:]}
+
+
 def _unet(module: Any, graph: PipelineGraph, inputs: Tensors) -> Tensors:
     added = {name: inputs[name] for name in ("text_embeds", "time_ids") if name in inputs}
     found = module(
@@ -48,6 +65,55 @@ def _unet(module: Any, graph: PipelineGraph, inputs: Tensors) -> Tensors:
         added_cond_kwargs=added or None,
     )
     return {"model_output": found.sample}
+
+
+def _sd3(module: Any, graph: PipelineGraph, inputs: Tensors) -> Tensors:
+    found = module(
+        inputs["sample"],
+        encoder_hidden_states=inputs["encoder_hidden_states"],
+        pooled_projections=inputs["text_embeds"],
+        timestep=inputs["timestep"],
+    )
+    return {"model_output": found.sample}
+
+
+def _flux(module: Any, graph: PipelineGraph, inputs: Tensors) -> Tensors:
+    """Its latents are packed, two by two, and its times are shares of the whole."""
+    from diffusers import FluxPipeline
+
+    sample, context = inputs["sample"], inputs["encoder_hidden_states"]
+    batch, _, height, width = sample.shape
+    place = FluxPipeline._prepare_latent_image_ids(
+        batch, height // 2, width // 2, sample.device, sample.dtype
+    )
+    found = module(
+        FluxPipeline._pack_latents(sample, *sample.shape),
+        encoder_hidden_states=context,
+        pooled_projections=inputs["text_embeds"],
+        timestep=inputs["timestep"] / _TIMESTEPS,
+        guidance=inputs.get("guidance"),
+        img_ids=place,
+        txt_ids=torch.zeros(context.shape[1], 3),
+    )
+    return {"model_output": FluxPipeline._unpack_latents(found.sample, height, width, 1)}
+
+
+def _qwen_image(module: Any, graph: PipelineGraph, inputs: Tensors) -> Tensors:
+    """As FLUX's, with a mask for texts that are shorter than others."""
+    from diffusers import QwenImagePipeline
+
+    sample, context = inputs["sample"], inputs["encoder_hidden_states"]
+    batch, _, height, width = sample.shape
+    mask = torch.arange(context.shape[1])[None] < inputs["context_lengths"][:, None]
+    found = module(
+        hidden_states=QwenImagePipeline._pack_latents(sample, *sample.shape),
+        encoder_hidden_states=context,
+        encoder_hidden_states_mask=None if bool(mask.all()) else mask.long(),
+        timestep=inputs["timestep"] / _TIMESTEPS,
+        img_shapes=[[(1, height // 2, width // 2)]] * batch,
+    )
+    frames = QwenImagePipeline._unpack_latents(found.sample, height, width, 1)
+    return {"model_output": frames[:, :, 0]}
 
 
 def _vae(module: Any, graph: PipelineGraph, inputs: Tensors) -> Tensors:
@@ -62,11 +128,33 @@ def _vae(module: Any, graph: PipelineGraph, inputs: Tensors) -> Tensors:
     }
 
 
+def _qwen_image_vae(module: Any, graph: PipelineGraph, inputs: Tensors) -> Tensors:
+    """One of videos, which gets a single frame."""
+    mean, deviation = (
+        torch.tensor(numbers).view(1, -1, 1, 1)
+        for numbers in (module.config.latents_mean, module.config.latents_std)
+    )
+    if graph.kind == "vae_decoder":
+        latents = inputs["latents"] * deviation + mean
+        return {"images": module.decode(latents[:, :, None]).sample[:, :, 0]}
+    distribution = module.encode(inputs["images"][:, :, None]).latent_dist
+    return {
+        "latent_mean": (distribution.mean[:, :, 0] - mean) / deviation,
+        "latent_std": distribution.std[:, :, 0] / deviation,
+    }
+
+
 REFERENCES: Mapping[str, Reference] = MappingProxyType(
     {
         "CLIPTextModel": _clip,
         "CLIPTextModelWithProjection": _clip,
+        "T5EncoderModel": _t5,
+        "Qwen2_5_VLForConditionalGeneration": _qwen2_5_vl,
         "UNet2DConditionModel": _unet,
+        "SD3Transformer2DModel": _sd3,
+        "FluxTransformer2DModel": _flux,
+        "QwenImageTransformer2DModel": _qwen_image,
         "AutoencoderKL": _vae,
+        "AutoencoderKLQwenImage": _qwen_image_vae,
     }
 )

@@ -34,6 +34,7 @@ from export.verify import VerificationResult, VerifyConfig, verify
 from tests.export.diffusion.pictures import make_request
 from tests.export.diffusion.tiny_pipelines import UNET, randomize
 
+FAMILIES = ("sd15", "sd21", "sdxl", "sd3", "sd3.5", "flux-dev", "flux-schnell", "qwen-image")
 NUM_PICTURES = len(PROMPTS) + 1
 REPORT = ImageVerification(
     reference="diffusers 0 fp32",
@@ -69,7 +70,7 @@ def result_of(image_engine, pipeline):
     return get
 
 
-@pytest.mark.parametrize("name", ["sd15", "sd21", "sdxl"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_an_fp32_engine_is_its_reference(result_of, name):
     result = result_of(name)
     report = result.image_report
@@ -83,7 +84,7 @@ def test_an_fp32_engine_is_its_reference(result_of, name):
     assert len(report.sizes) == NUM_PICTURES
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_every_graph_is_compared_at_two_shapes_and_more(result_of, image_engine, name):
     components = result_of(name).image_report.components
     spec = read_manifest(image_engine(name)).image
