@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import onnx
 import pytest
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel, SD3Transformer2DModel
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from export.diffusion.flux.config import flux_tensors, read_flux_config
 from export.diffusion.sd3.config import read_sd3_config, sd3_tensors
 from export.errors import CheckpointError
+from export.precision import UniformPrecision
 from tests.export.diffusion.graphs import (
     assert_close,
     compile_module,
@@ -89,6 +91,28 @@ def test_the_flow_of_flux_equals_diffusers(tmp_path, has_guidance, shape):
     graph = compile_module(model, tmp_path, "transformer")
     assert set(graph.inputs) == set(inputs)
     assert_close(graph.run(**inputs)["model_output"], run_flux(model, inputs))
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_int8_by_rows_stays_near_and_sees_no_other_row(tmp_path, name):
+    if name == "sd3":
+        model, config, channels = SD3Transformer2DModel(**SD35), SD35, SD35["in_channels"]
+    else:
+        model, config = FluxTransformer2DModel(**FLUX), FLUX
+        channels = FLUX["in_channels"] // 4
+    inputs = inputs_of(config, (2, 6, 8, 4), channels)
+    int8 = compile_module(randomize(model), tmp_path, "transformer", UniformPrecision("int8"))
+    assert "MatMulIntegerToFloat" in operators_of(tmp_path / "transformer.onnx")
+    found = int8.run(**inputs)["model_output"]
+    expected = (run_sd3 if name == "sd3" else run_flux)(model, inputs)
+    error = (found - expected).norm() / expected.norm()
+    assert 1e-4 < error < 0.05
+    alone = int8.run(**{key: value[:1] for key, value in inputs.items()})["model_output"]
+    assert_close(found[:1], alone, tolerance=1e-4)
+
+
+def operators_of(path):
+    return {node.op_type for node in onnx.load(path, load_external_data=False).graph.node}
 
 
 @pytest.mark.parametrize("name", ["sd3", "flux"])
