@@ -16,6 +16,10 @@ from engines.load import physical_cores, require_onnxruntime
 from engines.manifest import ImageSpec
 from engines.store import EngineFolder, check_files
 
+# Rows of smaller pictures share what a run costs at any size; those of larger ones fill the cores
+# by themselves. On two cores that is four rows of 256 x 256 pixels.
+_BATCH_PIXELS_PER_THREAD = 2 * 256 * 256
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageEngineOptions:
@@ -23,6 +27,7 @@ class ImageEngineOptions:
 
     max_num_images: int = 4
     max_rows: int = 8
+    max_batch_pixels: int | None = None  # None: so many a thread that rows gain by being together
     num_threads: int | None = None  # None: the physical cores that this process may use
     verify_files: bool = True
 
@@ -39,7 +44,14 @@ def load_image_engine(folder: EngineFolder, options: ImageEngineOptions) -> Imag
             its noise schedule is not supported.
         ValueError: A limit is too small for a single request.
     """
-    config = ImageSchedulerConfig(max_num_images=options.max_num_images, max_rows=options.max_rows)
+    num_threads = options.num_threads or physical_cores()
+    config = ImageSchedulerConfig(
+        max_num_images=options.max_num_images,
+        max_rows=options.max_rows,
+        max_batch_pixels=_BATCH_PIXELS_PER_THREAD * num_threads
+        if options.max_batch_pixels is None
+        else options.max_batch_pixels,
+    )
     manifest, spec = folder.manifest, folder.manifest.image
     if spec is None:
         raise EngineIncompatible(f"{folder.path} is an engine of kind {manifest.kind}, not image")
@@ -53,7 +65,7 @@ def load_image_engine(folder: EngineFolder, options: ImageEngineOptions) -> Imag
     schedule = _read_schedule(folder.path / spec.scheduler)
     with ThreadPoolExecutor(1) as executor:
         check = executor.submit(check_files, folder) if options.verify_files else None
-        runner = open_runner(folder.path, spec, options)
+        runner = open_runner(folder.path, spec, num_threads)
         if check is not None:
             check.result()
     return ImageEngine(runner, spec, schedule, config, device="cpu")
@@ -68,13 +80,13 @@ def _read_schedule(path: Path) -> NoiseSchedule:
         )
 
 
-def _open_ort_cpu(folder: Path, spec: ImageSpec, options: ImageEngineOptions) -> ImageRunner:
+def _open_ort_cpu(folder: Path, spec: ImageSpec, num_threads: int) -> ImageRunner:
     require_onnxruntime()
     from engines.backends.ort_image import OrtCpuImageRunner
 
-    return OrtCpuImageRunner(folder, spec, options.num_threads or physical_cores())
+    return OrtCpuImageRunner(folder, spec, num_threads)
 
 
-_BACKENDS: dict[str, Callable[[Path, ImageSpec, ImageEngineOptions], ImageRunner]] = {
+_BACKENDS: dict[str, Callable[[Path, ImageSpec, int], ImageRunner]] = {
     "ort-cpu": _open_ort_cpu,
 }

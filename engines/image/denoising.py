@@ -49,6 +49,10 @@ class Denoising:
         return self.request.height, self.request.width, self.is_shallow
 
     @property
+    def num_pixels(self) -> int:
+        return self.request.height * self.request.width
+
+    @property
     def is_shallow(self) -> bool:
         """Whether the next step takes the deep features of an earlier one."""
         return self.num_steps_taken % self.request.cache_interval > 0

@@ -17,6 +17,8 @@ class ImageSchedulerConfig:
     Attributes:
         max_num_images: Requests that are denoised at the same time; the others wait in order.
         max_rows: Rows of one run of the denoiser; a guided request takes two.
+        max_batch_pixels: Pixels of all rows of a run that several requests share. Beyond some size
+            rows cost the same together as apart, and only make each other wait. None: no limit.
 
     Raises:
         ValueError: A limit is too small for a single request.
@@ -24,6 +26,7 @@ class ImageSchedulerConfig:
 
     max_num_images: int = 4
     max_rows: int = 8
+    max_batch_pixels: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_num_images < 1:
@@ -32,6 +35,10 @@ class ImageSchedulerConfig:
             raise ValueError(
                 f"max_rows is {self.max_rows}, but it must be at least {_GUIDED_ROWS}, the rows of "
                 "a guided request"
+            )
+        if self.max_batch_pixels is not None and self.max_batch_pixels < 1:
+            raise ValueError(
+                f"max_batch_pixels is {self.max_batch_pixels}, but it must be at least 1"
             )
 
 
@@ -65,14 +72,17 @@ class ImageScheduler:
         """
         while self.waiting and len(self.running) < self.config.max_num_images:
             self.running.append(self.waiting.popleft())
-        batch: list[Denoising] = []
-        num_rows = 0
-        for denoising in self.running:
-            has_room = num_rows + denoising.num_rows <= self.config.max_rows
-            if has_room and denoising.group == self.running[0].group:
+        batch: list[Denoising] = self.running[:1]
+        for denoising in self.running[1:]:
+            if denoising.group == batch[0].group and self._fit([*batch, denoising]):
                 batch.append(denoising)
-                num_rows += denoising.num_rows
         return batch
+
+    def _fit(self, batch: list[Denoising]) -> bool:
+        num_rows = sum(denoising.num_rows for denoising in batch)
+        num_pixels = num_rows * batch[0].num_pixels
+        most = self.config.max_batch_pixels
+        return num_rows <= self.config.max_rows and (most is None or num_pixels <= most)
 
     def update(self, batch: list[Denoising]) -> None:
         """Move those that ran behind those that did not; those that are finished leave."""

@@ -78,6 +78,16 @@ def test_a_run_has_at_most_max_rows_and_the_others_come_next():
     assert taken == [{0, 1}, {2, 0}, {1, 2}]
 
 
+def test_large_pictures_run_apart_and_small_ones_together():
+    runner = FakeImageRunner()
+    engine = make_engine(runner, max_num_images=6, max_batch_pixels=4 * 4 * 8)
+    for image_id in range(3):
+        engine.add(make_request(image_id))
+        engine.add(make_request(image_id + 3, height=4))
+    taken = [{output.image_id for output in engine.step()} for _ in range(6)]
+    assert taken == [{0}, {3, 4}, {1}, {2}, {5, 3}, {0}]
+
+
 def test_more_requests_than_max_num_images_wait_in_order():
     engine = make_engine(max_num_images=2)
     for image_id in range(4):

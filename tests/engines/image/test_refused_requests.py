@@ -90,6 +90,7 @@ def test_a_field_out_of_its_range_is_named_when_the_request_is_built(changes, me
     [
         ({"max_num_images": 0}, "max_num_images is 0, but it must be at least 1"),
         ({"max_rows": 1}, "max_rows is 1, but it must be at least 2"),
+        ({"max_batch_pixels": 0}, "max_batch_pixels is 0, but it must be at least 1"),
     ],
 )
 def test_limits_too_small_for_a_single_request_are_refused(limits, message):
