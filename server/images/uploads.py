@@ -62,9 +62,9 @@ def read_picture(upload: Upload, size: Size, max_pixels: int) -> Picture:
     """
     from PIL import Image
 
-    image = _decode(upload, max_pixels)
-    opaque = _opaque(image).resize((size.width, size.height), Image.Resampling.LANCZOS)
-    return np.array(opaque, np.uint8)  # [height, width, 3]
+    image = _plain(_decode(upload, max_pixels, max_side=2 * max(size.width, size.height)))
+    image = image.resize((size.width, size.height), Image.Resampling.LANCZOS)
+    return np.array(_opaque(image), np.uint8)  # [height, width, 3]
 
 
 def read_mask(upload: Upload, size: Size, max_pixels: int) -> Mask:
@@ -83,7 +83,7 @@ def read_mask(upload: Upload, size: Size, max_pixels: int) -> Mask:
     if alpha is not None and alpha.getextrema() != (255, 255):
         repainted = alpha.point([255] + [0] * 255)
     else:
-        repainted = _opaque(image).convert("L").point([0] * 128 + [255] * 128)
+        repainted = _plain(image).convert("RGB").convert("L").point([0] * 128 + [255] * 128)
     scaled = repainted.resize((size.width, size.height), Image.Resampling.BOX)
     repainted = scaled.point([0] * 128 + [255] * 128)
     if repainted.getextrema() == (0, 0):
@@ -125,10 +125,16 @@ def _open(upload: Upload, max_pixels: int) -> Image.Image:
     return image
 
 
-def _decode(upload: Upload, max_pixels: int) -> Image.Image:
+def _decode(upload: Upload, max_pixels: int, max_side: int | None = None) -> Image.Image:
+    """Decode a file and turn it as its camera says; with `max_side` a JPEG may come smaller.
+
+    It then has at least so many pixels on each side. That takes far less time and memory.
+    """
     from PIL import ImageOps
 
     image = _open(upload, max_pixels)
+    if max_side is not None:
+        image.draft(None, (max_side, max_side))
 
     def upright() -> Image.Image:
         image.load()
@@ -137,16 +143,22 @@ def _decode(upload: Upload, max_pixels: int) -> Image.Image:
     return _attempt(upload.name, upright)
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    """Any mode as RGB, what is transparent over white."""
+def _plain(image: Image.Image) -> Image.Image:
+    """Any mode as RGB, or as RGBA where something may be transparent."""
     from PIL import Image
 
     if image.mode in _WIDE_MODES:  # the library cuts off what is above 255
         levels = np.asarray(image.convert("F"))
         image = Image.fromarray((levels / 257).round().clip(0, 255).astype(np.uint8))
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """RGBA over white."""
+    from PIL import Image
+
+    if image.mode == "RGB":
+        return image
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image).convert("RGB")
 

@@ -172,7 +172,7 @@ class ImageEdits:
         drawing = self._drawing
         form, fields, model = await drawing.read_form(req, (_IMAGE, _MASK), ImageEditRequest, EDITS)
         size = choose_size(fields.size, model.worker.spec, await drawing.check_files(form))
-        plan = plan_images(model, fields, size, fields.prompt)
+        plan = await off_loop(req, plan_images, model, fields, size, fields.prompt)
         strength = fields.strength
         if strength is None:
             strength = _REPAINTED if _MASK in form.files else _EDITED
@@ -192,7 +192,7 @@ class ImageVariations:
             req, (_IMAGE,), ImageVariationRequest, VARIATIONS
         )
         size = choose_size(fields.size, model.worker.spec, await drawing.check_files(form))
-        plan = plan_images(model, fields, size)
+        plan = await off_loop(req, plan_images, model, fields, size)
         strength = _VARIED if fields.strength is None else fields.strength
         source = await drawing.read_source(form, size, strength)
         await drawing.respond(req, resp, fields, plan, source, "image_edit")

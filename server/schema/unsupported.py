@@ -44,8 +44,8 @@ COMPLETIONS = _SAMPLING | {
 }
 
 _LORA = "LoRA files of a client: a LoRA variant is a model of its own, which `model` names"
-_USE_EDITS = "a picture to start from here: send it to /v1/images/edits"
-_USE_STEPS = "another name of num_inference_steps"
+_USE_EDITS = "a picture to start from here (use /v1/images/edits)"
+_USE_STEPS = "that name (use num_inference_steps)"
 _IMAGES = {
     "adapter_name_or_path": _LORA,
     "loras": _LORA,
@@ -56,34 +56,34 @@ _IMAGES = {
     "lora_scale": _LORA,
     "lora_scales": _LORA,
     "lora_weights": _LORA,
-    "batch_size": "another name of n",
-    "cfg_scale": "another name of guidance_scale",
+    "batch_size": "that name (use n)",
+    "cfg_scale": "that name (use guidance_scale)",
     "clip_skip": "skipping layers of the text encoder",
     "complexity": "planning before drawing",
     "control_image": "ControlNet",
     "controlnet": "ControlNet",
     "cross_attention_kwargs": "arguments of attention layers",
-    "eta": "another amount of noise for DDIM",
-    "frame_count": "moving pictures",
-    "frame_duration_ms": "moving pictures",
+    "eta": "adding noise to DDIM",
+    "frame_count": "animations",
+    "frame_duration_ms": "animations",
     "guidance_rescale": "rescaled guidance",
-    "height": "width and height apart: send size as WIDTHxHEIGHT",
+    "height": "width and height apart (use size, as in 512x512)",
     "ip_adapter": "image prompts",
     "ip_adapter_image": "image prompts",
     "markup": "markup over an image (use mask)",
-    "num_images": "another name of n",
-    "num_images_per_prompt": "another name of n",
+    "num_images": "that name (use n)",
+    "num_images_per_prompt": "that name (use n)",
     "prompt_rewriter": "rewriting prompts",
-    "sampler": "another name of scheduler",
-    "sampler_name": "another name of scheduler",
+    "sampler": "that name (use scheduler)",
+    "sampler_name": "that name (use scheduler)",
     "sigmas": "noise levels of a client",
     "steps": _USE_STEPS,
     "num_steps": _USE_STEPS,
     "style": "styles (say it in the prompt)",
     "svg": "vector graphics",
     "timesteps": "time steps of a client",
-    "true_cfg_scale": "another name of guidance_scale",
-    "width": "width and height apart: send size as WIDTHxHEIGHT",
+    "true_cfg_scale": "that name (use guidance_scale)",
+    "width": "width and height apart (use size, as in 512x512)",
 }
 GENERATIONS = _IMAGES | {
     "image": _USE_EDITS,
@@ -95,13 +95,13 @@ GENERATIONS = _IMAGES | {
     "strength": _USE_EDITS,
 }
 EDITS = _IMAGES | {
-    "image_url": "images by address: send the file as `image`",
-    "images": "images by address: send the file as `image`",
+    "image_url": "images by address (send the file as image)",
+    "images": "images by address (send the file as image)",
     "input_fidelity": "another fidelity than low (use strength)",
 }
 VARIATIONS = EDITS | {
-    "mask": "a mask here: send it to /v1/images/edits",
-    "prompt": "a prompt here: send it to /v1/images/edits",
+    "mask": "a mask here (use /v1/images/edits)",
+    "prompt": "a prompt here (use /v1/images/edits)",
 }
 
 _NEUTRAL: dict[str, Any] = {"input_fidelity": "low", "length_penalty": 1.0, "min_tokens": 0}

@@ -97,8 +97,10 @@ def test_what_is_sent_reaches_the_engine():
             "num_inference_steps": 9,
             "guidance_scale": 0,
             "scheduler": "euler_a",
+            "cache_interval": 3,
         }
     )
+    assert request.cache_interval == 3
     assert (request.width, request.height, request.seed) == (12, 6, 11)
     assert (request.num_inference_steps, request.guidance_scale) == (9, 0)
     assert request.scheduler == "euler_a"
@@ -195,11 +197,17 @@ def test_a_picture_says_how_it_was_made():
 def again(texts):
     """The request that makes a picture again, from what is written in it."""
     kept = {name: text for name, text in texts.items() if name not in ("engine", "software")}
-    numbers = ("seed", "num_inference_steps", "guidance_scale")
-    return kept | {name: json.loads(kept[name]) for name in numbers} | {"model": texts["engine"]}
+    numbers = {"seed", "num_inference_steps", "guidance_scale", "cache_interval"}
+    return (
+        kept
+        | {name: json.loads(kept[name]) for name in numbers & kept.keys()}
+        | {"model": texts["engine"]}
+    )
 
 
-@pytest.mark.parametrize("body", [{}, {"negative_prompt": "blue sea", "guidance_scale": 3.3}])
+@pytest.mark.parametrize(
+    "body", [{}, {"negative_prompt": "blue sea", "guidance_scale": 3.3, "cache_interval": 2}]
+)
 def test_a_picture_is_made_again_from_its_own_text_byte_for_byte(body):
     (first,) = ask(GENERATIONS, {"prompt": "a red circle", "n": 2} | body)
     for entry in first.json()["data"]:

@@ -60,14 +60,13 @@ FIELDS = [
     ({"scheduler": "heun"}, "scheduler", "scheduler is 'heun', but it must be one of: ddim"),
     ({"scheduler": "flow_match_euler"}, "scheduler", "the model predicts no flow"),
     ({"cache_interval": 0}, "cache_interval", "at least 1"),
-    ({"cache_interval": 2}, "cache_interval", "the engine has no step caching"),
     ({"lora_path": "/tmp/x"}, "lora_path", "a LoRA variant is a model of its own"),
     ({"lora_scale": 0.5}, "lora_scale", "a LoRA variant is a model of its own"),
     ({"loras": [{"path": "x"}]}, "loras", "a LoRA variant is a model of its own"),
-    ({"image": "x"}, "image", "send it to /v1/images/edits"),
-    ({"strength": 0.5}, "strength", "send it to /v1/images/edits"),
-    ({"steps": 5}, "steps", "another name of num_inference_steps"),
-    ({"width": 8}, "width", "send size as WIDTHxHEIGHT"),
+    ({"image": "x"}, "image", "here (use /v1/images/edits)"),
+    ({"strength": 0.5}, "strength", "here (use /v1/images/edits)"),
+    ({"steps": 5}, "steps", "does not support that name (use num_inference_steps)"),
+    ({"width": 8}, "width", "(use size, as in 512x512)"),
     ({"svg": {"model": "x"}}, "svg", "does not support vector graphics"),
 ]
 
@@ -87,7 +86,7 @@ def test_a_field_that_cannot_be_honoured_is_refused_by_name(change, param, sente
 
 
 STREAMED = [
-    field for field in FIELDS if field[1] in ("scheduler", "cache_interval", "size", "prompt")
+    field for field in FIELDS if field[1] in ("scheduler", "guidance_scale", "size", "prompt")
 ]
 
 
@@ -95,6 +94,13 @@ STREAMED = [
 def test_a_stream_is_refused_before_it_begins(change, param, sentence):
     (response,) = ask(GENERATIONS, {"prompt": "a star", "stream": True} | change)
     assert sentence in refused(response, param)
+
+
+def test_an_engine_without_step_caching_says_so():
+    model = image_model(image_engine(image_spec(shallow_denoiser=None)))
+    body = {"prompt": "sea", "cache_interval": 2}
+    for response in ask(GENERATIONS, body, body | {"stream": True}, models=(model,)):
+        assert "the engine has no step caching" in refused(response, "cache_interval")
 
 
 def test_a_model_that_takes_no_guidance_says_so():
@@ -126,7 +132,7 @@ FORMS = [
     ({"prompt": "sea", "guidance_scale": "inf"}, "guidance_scale", "it must be at most 20"),
     ({"prompt": "sea", "input_fidelity": "high"}, "input_fidelity", "use strength"),
     ({"prompt": "sea", "lora_path": "x"}, "lora_path", "a LoRA variant"),
-    ({"prompt": "sea", "image_url": "x"}, "image_url", "send the file as `image`"),
+    ({"prompt": "sea", "image_url": "x"}, "image_url", "(send the file as image)"),
     ({}, "prompt", "prompt is missing, but it is required"),
 ]
 
