@@ -252,6 +252,11 @@ def test_serving_imports_nothing_that_exporting_needs():
     assert run_python(source).strip() == "[]"
 
 
+def test_a_server_loads_no_library_for_pictures_before_there_is_one():
+    source = "import sys, server.app, server.loading\nprint('PIL' in sys.modules)"
+    assert run_python(source).strip() == "False"
+
+
 def test_the_server_fixture_is_the_process_that_it_says(server):
     assert Path(f"/proc/{server.pid}").exists() or os.name != "posix"
     assert httpx.get(f"{server.base_url}/v1/models").json()["data"][0]["id"] == "tiny"

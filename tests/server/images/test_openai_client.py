@@ -7,6 +7,7 @@ import io
 import json
 import re
 import time
+import warnings
 
 import httpx
 import numpy as np
@@ -125,12 +126,12 @@ def test_partial_pictures_come_while_it_is_drawn(client):
 @pytest.mark.parametrize(("name", "format"), [("jpeg", "JPEG"), ("webp", "WEBP")])
 def test_pictures_come_in_other_formats(client, name, format):
     answer = client.images.generate(
-        **DRAW, output_format=name, output_compression=70, extra_body=SEEDED
+        **DRAW, output_format=name, output_compression=100, extra_body=SEEDED
     )
     assert opened(answer.data[0].b64_json).format == format
     plain = client.images.generate(**DRAW, extra_body=SEEDED)
     error = np.abs(pixels(answer.data[0].b64_json) - pixels(plain.data[0].b64_json).astype(int))
-    assert error.mean() < 30
+    assert error.mean() < 45, "noise is the worst case of both formats"
 
 
 def test_a_url_leads_to_the_picture(client, painter_server):
@@ -147,18 +148,20 @@ def test_a_url_leads_to_the_picture(client, painter_server):
     assert httpx.get(url.replace("files/", "files/0")).status_code == 404
 
 
-def test_an_edit_keeps_something_of_the_image(client):
-    original = np.asarray(gradient(SIZE, SIZE)).astype(int)
+def test_an_edit_follows_the_image_the_more_the_less_its_strength(client):
+    other = ("other.png", png(gradient(SIZE, SIZE).rotate(180)), "image/png")
 
-    def edit(strength):
+    def distance(strength):
+        """Between the edits of two images, alike in all else."""
         body = {"seed": 1, "num_inference_steps": 10, "strength": strength}
-        answer = client.images.edit(
-            model=PAINTER, image=source(), prompt="A red star", extra_body=body
-        )
-        return np.abs(pixels(answer.data[0].b64_json) - original).mean()
+        answers = [
+            client.images.edit(model=PAINTER, image=image, prompt="A star", extra_body=body)
+            for image in (source(), other)
+        ]
+        first, second = (pixels(answer.data[0].b64_json).astype(int) for answer in answers)
+        return np.abs(first - second).mean()
 
-    # A random decoder gives no picture back, so only the order of the two can be told.
-    assert edit(0.1) != edit(1.0)
+    assert distance(0.1) > 1.5 * distance(1.0)
 
 
 def test_what_the_mask_does_not_name_is_kept_exactly(client):
@@ -193,9 +196,11 @@ def test_an_edit_is_streamed(client):
 
 def test_variations_of_a_photo_have_the_size_asked_for(client):
     photo = file_of(gradient(120, 90), "JPEG")
-    answer = client.images.create_variation(
-        model=PAINTER, image=("photo.jpg", photo), n=2, size=f"{SIZE}x{SIZE}", extra_body=STEPS
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # OpenAI's own models vary no more
+        answer = client.images.create_variation(
+            model=PAINTER, image=("photo.jpg", photo), n=2, size=f"{SIZE}x{SIZE}", extra_body=STEPS
+        )
     first, second = (pixels(image.b64_json) for image in answer.data)
     assert first.shape == (SIZE, SIZE, 3)
     assert not np.array_equal(first, second)
