@@ -17,6 +17,7 @@ def create_app(name: str = "python -m benchmarks") -> App:
     """The command line; `name` is what stands before the commands in its help."""
     from benchmarks.images.command import run_checkpoint, run_images
     from benchmarks.images.config import CheckpointConfig, ImagesConfig
+    from benchmarks.images.quality import QualityConfig, run_quality
     from benchmarks.images.serve import ServeImagesConfig, run_serve_images
     from benchmarks.offline import OfflineConfig, run_offline
     from benchmarks.peers.command import run_peers
@@ -32,6 +33,7 @@ def create_app(name: str = "python -m benchmarks") -> App:
     add_command(app, OfflineConfig, run_offline, name="offline")
     add_command(app, PeersConfig, run_peers, name="peers")
     add_command(app, ImagesConfig, run_images, name="images")
+    add_command(app, QualityConfig, run_quality, name="image-quality")
     add_command(app, ServeImagesConfig, run_serve_images, name="serve-images")
     add_command(app, CheckpointConfig, run_checkpoint, name="images-checkpoint")
     return app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -83,24 +84,37 @@ def _run_rounds(
 ) -> list[float]:
     """Measure all entries in turns; return what others used of the machine meanwhile."""
     shares: list[float] = []
-    failed: set[ContestantName] = set()
+    seconds: dict[ContestantName, float] = {}  # what a measurement took, of those that succeeded
+    start = time.perf_counter()
     for number in range(1, config.rounds + 1):
         for entry in entries:
-            if entry.name in failed or (number > 1 and entry.name in config.once):
+            begun = time.perf_counter()
+            if number > 1 and not _goes_on(config, entry, seconds, begun - start):
                 continue
             label, others = entry.contestant.label, OthersMeter()
             try:
                 with console.status(f"round {number} of {config.rounds}: {label}"):
                     measured = measure(entry.contestant, entry.model_dir, config.workload())
             except PeerFailed as error:
-                failed.add(entry.name)
+                seconds.pop(entry.name, None)
                 failures.append(_hide_paths(config, str(error)))
                 continue
+            seconds[entry.name] = time.perf_counter() - begun
             share = others.share()
             shares += [] if share is None else [share]
             entry.rounds.append(measured)
             console.print(f"round {number} {label}: {_one_line(measured)}", highlight=False)
     return shares
+
+
+def _goes_on(
+    config: ImagesConfig, entry: _Entry, seconds: dict[ContestantName, float], elapsed_s: float
+) -> bool:
+    """Whether a contestant takes part in a round after the first."""
+    if entry.name in config.once or entry.name not in seconds:
+        return False
+    ends_s = elapsed_s + seconds[entry.name]
+    return config.max_minutes is None or ends_s <= 60 * config.max_minutes
 
 
 def _collect(

@@ -46,6 +46,14 @@ class ImagesConfig:
             group=_WHAT,
         ),
     ] = ()
+    max_minutes: Annotated[
+        float | None,
+        Parameter(
+            help="after the first round, begin nothing that would end later than this after the "
+            "start of the measurements",
+            group=_WHAT,
+        ),
+    ] = None
     exports: Annotated[
         bool,
         Parameter(
@@ -81,6 +89,8 @@ class ImagesConfig:
     def __post_init__(self) -> None:
         if self.rounds < 1:
             raise ValueError(f"rounds is {self.rounds}, but it must be at least 1")
+        if self.max_minutes is not None and not self.max_minutes > 0:
+            raise ValueError(f"max_minutes is {self.max_minutes}, but it must be above 0")
         if not self.contestants:
             raise ValueError("contestants must name at least one")
         if not (self.checkpoint / "model_index.json").exists():

@@ -97,6 +97,15 @@ def test_a_contestant_that_fails_does_not_stop_the_others(
     assert captured.err.count("failed: ") == 1
 
 
+def test_rounds_that_would_end_too_late_are_not_begun(checkpoint, openvino, tmp_path, monkeypatch):
+    report = tmp_path / "report.json"
+    run = openvino_run(openvino, "openvino-f32", "openvino-int8-weights")
+    limits = ("--rounds", "3", "--max-minutes", "0.0001", "--json", report)
+    assert bench(monkeypatch, checkpoint, *run, *limits) == 0
+    variants = json.loads(report.read_text())["variants"]
+    assert [len(entry["rounds"]) for entry in variants] == [1, 1]
+
+
 def test_contestants_that_are_not_there_are_left_out_with_a_sentence(tmp_path):
     nowhere = tmp_path / "nowhere"
     assert "name a Python that has it with --openvino-python" in str(OpenVino(None).missing())
