@@ -74,10 +74,14 @@ def image_spec(
         guidance=denoiser.guidance,
         rescales_guidance=denoiser.rescales_guidance,
         guidance_width=denoiser.guidance_width,
-        num_parameters=sum(
-            num_elements({name: component.tensors.shape(name) for name in component.tensors})
-            for component in checkpoint.components.values()
-        ),
+        num_parameters=_num_parameters(checkpoint),
+    )
+
+
+def _num_parameters(checkpoint: DiffusionCheckpoint) -> int:
+    return sum(
+        num_elements({name: component.tensors.shape(name) for name in component.tensors})
+        for component in checkpoint.components.values()
     )
 
 

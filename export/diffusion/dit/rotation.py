@@ -69,16 +69,13 @@ def emit_rotation(
     in_front = graph.constant("rotation.in_front", np.array([still // 2, 0, 0]))
     pads = graph.op("Concat", [num_text, in_front], "rotation.pads", axis=0)
     padded = graph.op("Pad", [rows, pads], "rotation.angles")  # [T + h * w, head_dim / 2]
-    cos, sin = (
-        graph.op(
-            "Cast",
-            [graph.op(wave, [padded], f"rotation.{wave.lower()}.double")],
-            f"rotation.{wave.lower()}",
-            to=ir.DataType.FLOAT.value,
-        )
-        for wave in ("Cos", "Sin")
-    )
-    return Rotation(cos, sin)
+    return Rotation(_wave(layers, padded, "Cos"), _wave(layers, padded, "Sin"))
+
+
+def _wave(layers: LayerEmitter, angles: ir.Value, wave: str) -> ir.Value:
+    name = f"rotation.{wave.lower()}"
+    double = layers.graph.op(wave, [angles], f"{name}.double")
+    return layers.graph.op("Cast", [double], name, to=ir.DataType.FLOAT.value)
 
 
 def _angles(layers: LayerEmitter, count: ir.Value, num: int, axis: int) -> ir.Value:

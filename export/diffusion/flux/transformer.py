@@ -8,10 +8,12 @@ Output: `model_output` float32 [B, latent_channels, H, W]. Rows do not see each 
 
 from __future__ import annotations
 
+import onnx_ir as ir
+
 from export.diffusion.dit.attention import split_rows
 from export.diffusion.dit.modulation import final_norm
 from export.diffusion.dit.patches import join_patches, split_patches
-from export.diffusion.dit.rotation import emit_rotation
+from export.diffusion.dit.rotation import Rotation, emit_rotation
 from export.diffusion.flux.config import PATCH_SIZE, FluxConfig, flux_tensors
 from export.diffusion.layers import Advance, LayerEmitter
 from export.graph import GraphBuilder
@@ -67,15 +69,29 @@ def emit_flux_transformer(
     image = layers.linear(patches, "x_embedder")
     text = layers.linear(context, "context_embedder")
     rotation = emit_rotation(layers, text, grid, config.axes)
-    for number, block in enumerate(config.blocks):
-        image, text = block.emit(layers, image, text, time, rotation)
-        advance(f"block {number + 1} of {config.num_layers}")
-    rows = graph.op("Concat", [text, image], "text_and_image", axis=1)
-    for number, single in enumerate(config.single_blocks):
-        rows = single.emit(layers, rows, time, rotation)
-        advance(f"single block {number + 1} of {config.num_single_layers}")
-    _, image = split_rows(layers, rows, text, "last")
+    image = _emit_blocks(config, layers, image, text, time, rotation, advance)
     output = layers.linear(final_norm(layers, image, time, "norm_out"), "proj_out")
     joined = join_patches(layers, output, grid, num_out, PATCH_SIZE)
     graph.output(joined, "model_output", "float32", ["batch", num_out, "height", "width"])
     advance("output")
+
+
+def _emit_blocks(
+    config: FluxConfig,
+    layers: LayerEmitter,
+    image: ir.Value,
+    text: ir.Value,
+    time: ir.Value,
+    rotation: Rotation,
+    advance: Advance,
+) -> ir.Value:
+    """What all blocks make of the image's rows, [B, S, width] in and out."""
+    for number, block in enumerate(config.blocks):
+        image, text = block.emit(layers, image, text, time, rotation)
+        advance(f"block {number + 1} of {config.num_layers}")
+    rows = layers.graph.op("Concat", [text, image], "text_and_image", axis=1)
+    for number, single in enumerate(config.single_blocks):
+        rows = single.emit(layers, rows, time, rotation)
+        advance(f"single block {number + 1} of {config.num_single_layers}")
+    _, image = split_rows(layers, rows, text, "last")
+    return image

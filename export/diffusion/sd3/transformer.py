@@ -53,7 +53,8 @@ def emit_sd3_transformer(
     )
     pooled = graph.input("text_embeds", "float32", ["batch", config.pooled_dim])
     time = config.embedding.emit(layers, timestep, pooled, None)
-    patches, grid = split_patches(layers, sample, config.in_channels, config.patch_size)
+    size = config.patch_size
+    patches, grid = split_patches(layers, sample, config.in_channels, size)
     places = _emit_positions(layers, grid, *read_positions(config, tensors))
     image = layers.add(layers.linear(patches, PATCHES), places, "pos_embed")
     text = layers.linear(context, "context_embedder")
@@ -61,9 +62,7 @@ def emit_sd3_transformer(
         image, text = block.emit(layers, image, text, time)
         advance(f"block {number + 1} of {config.num_layers}")
     rows = layers.linear(final_norm(layers, image, time, "norm_out"), "proj_out")
-    output = join_patches(
-        layers, rows, grid, config.out_channels, config.patch_size, channels_last=True
-    )
+    output = join_patches(layers, rows, grid, config.out_channels, size, channels_last=True)
     shape: list[int | str] = ["batch", config.out_channels, "height", "width"]
     graph.output(output, "model_output", "float32", shape)
     advance("output")
