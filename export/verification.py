@@ -20,10 +20,11 @@ from export.verify import VerificationResult
 BARS = {"fp32": (0.999, 1e-4), "int8": (0.98, 0.01), "int4": (0.90, 0.1)}
 
 # Of image engines. In fp32 a component may be off by so much, relatively; pictures by so many of
-# 255 levels, or by less than PSNR in dB says. In int8 the mean PSNR of the pictures counts.
+# 255 levels, or by less than PSNR in dB says. In int8 the mean PSNR of the pictures counts; that of
+# the calibration, against our own fp32, is the sharper bar, and what both get wrong is found here.
 MAX_COMPONENT_ERROR = 1e-4
 MAX_LEVELS, MIN_PSNR = 2, 50.0
-MIN_PSNR_INT8 = 30.0
+MIN_PSNR_INT8 = 25.0
 
 
 def run_verification(

@@ -224,6 +224,69 @@ def test_sdxl_under_the_names_of_its_first_publication(builder, tmp_path):
     assert_merged(merged(lora.checkpoint, Lora(path)), lora.expected())
 
 
+TRANSFORMERS = {
+    "sd3": ("transformer_blocks.0.attn.add_k_proj", "pos_embed.proj", "proj_out"),
+    "flux-dev": ("transformer_blocks.0.ff.net.0.proj", "single_transformer_blocks.0.proj_mlp"),
+    "qwen-image": ("transformer_blocks.1.img_mlp.net.2", "transformer_blocks.0.txt_mod.1"),
+}
+
+
+@pytest.mark.parametrize("spelling", ["diffusers", "kohya", "plain"])
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_the_transformers_of_flow_models(builder, tmp_path, name, spelling):
+    lora = builder(name)
+    for module in ("transformer_blocks.0.attn.to_q", *TRANSFORMERS[name]):
+        match spelling:
+            case "diffusers":
+                lora.add("transformer", module, f"transformer.{module}")
+            case "kohya":
+                key = "lora_unet_" + module.replace(".", "_")
+                lora.add("transformer", module, key, names=KOHYA, alpha=1.0)
+            case "plain":
+                lora.add("transformer", module, module, names=KOHYA, alpha=4.0)
+    path = lora.save(tmp_path / "lora.safetensors")
+    assert_merged(merged(lora.checkpoint, Lora(path, 0.9)), lora.expected(0.9))
+
+
+@pytest.mark.parametrize(
+    ("key", "modules"),
+    [
+        (
+            "lora_unet_double_blocks_0_img_attn_qkv",
+            [f"transformer_blocks.0.attn.to_{part}" for part in "qkv"],
+        ),
+        (
+            "diffusion_model.double_blocks.0.txt_attn.qkv",
+            [f"transformer_blocks.0.attn.add_{part}_proj" for part in "qkv"],
+        ),
+        (
+            "lora_unet_single_blocks_0_linear1",
+            [
+                *(f"single_transformer_blocks.0.attn.to_{part}" for part in "qkv"),
+                "single_transformer_blocks.0.proj_mlp",
+            ],
+        ),
+        ("lora_unet_double_blocks_0_img_mod_lin", ["transformer_blocks.0.norm1.linear"]),
+    ],
+)
+def test_one_matrix_of_flux_s_original_stands_for_several(builder, tmp_path, key, modules):
+    lora = builder("flux-dev")
+    stored = weights(lora.checkpoint, "transformer")
+    shapes = [stored[f"{module}.weight"].shape for module in modules]
+    down = lora.random(RANK, shapes[0][1])
+    up = lora.random(sum(shape[0] for shape in shapes), RANK)
+    lora.tensors = {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up}
+    parts = (up @ down).split([shape[0] for shape in shapes])
+    lora.deltas = {
+        ("transformer", module): part for module, part in zip(modules, parts, strict=True)
+    }
+    path = lora.save(tmp_path / "lora.safetensors")
+    assert_merged(merged(lora.checkpoint, Lora(path)), lora.expected())
+    lora.tensors[f"{key}.lora_up.weight"] = up[:-1].contiguous()
+    with pytest.raises(CheckpointError, match=f"'{key}', but"):
+        merged(lora.checkpoint, Lora(lora.save(tmp_path / "short.safetensors")))
+
+
 def test_several_files_add_up(builder, tmp_path):
     first, second = builder(seed=1), builder(seed=2)
     first.add("unet", "conv_in", "unet.conv_in")
@@ -445,6 +508,7 @@ def test_the_verification_adds_the_lora_to_its_reference(variant):
 def test_the_command_names_the_variant_and_records_the_file(variant, tmp_path):
     lora, path, _ = variant
     options = ["--checkpoint-path", lora.checkpoint, "--output", tmp_path, "--no-verify"]
+    options += ["--precision", "fp32"]
     options += ["--lora", path, "--lora-scale=-0.5", "--lora", path, "--name", "tiny-style"]
     done = run("export", *options)
     assert done.returncode == 0, done.stderr
