@@ -14,9 +14,11 @@ from engines.manifest import Manifest, write_manifest
 from export.checkpoint import open_checkpoint
 from export.compile import CompileOptions, compile_engine, plan_compilation
 from export.config import ExportConfig, check_engine_id, slug
+from export.diffusion.build import ImageBuildOptions, build_image_engine
 from export.diffusion.checkpoint import is_diffusion_checkpoint, open_diffusion_checkpoint
-from export.diffusion.engine import compile_image_engine, plan_image_engine
+from export.diffusion.engine import plan_image_engine
 from export.diffusion.lora.merge import merge_loras
+from export.diffusion.quantization.prompts import read_calibration_prompts
 from export.errors import CheckpointError, ExportError
 from export.hub import download_checkpoint, is_hub_id
 from export.progress import Progress
@@ -94,6 +96,11 @@ def _plan_chat(source: CheckpointSource, engine_id: str, config: ExportConfig) -
             f"--lora is for image models, but {config.checkpoint_path} is a language model: merge "
             "it into the checkpoint before, or leave it out"
         )
+    if config.calibration_prompts is not None:
+        raise ExportError(
+            f"--calibration-prompts is for image models, but {config.checkpoint_path} is a "
+            "language model: leave it out"
+        )
     options = CompileOptions(
         engine_id=engine_id,
         precision=config.precision or "int8",
@@ -106,24 +113,22 @@ def _plan_chat(source: CheckpointSource, engine_id: str, config: ExportConfig) -
 
 
 def _plan_image(source: CheckpointSource, engine_id: str, config: ExportConfig) -> Build:
-    if source.revision is not None:
-        raise CheckpointError(
-            f"{source.name} is an image checkpoint, which cannot be taken from the hub yet: "
-            f"`hf download {source.name} --local-dir DIR`, then --checkpoint-path DIR"
-        )
-    _check_image_options(config)
-    checkpoint = open_diffusion_checkpoint(source.folder, source.name)
+    options = _image_options(config)
+    checkpoint = open_diffusion_checkpoint(source.folder, source.name, source.revision)
     if config.loras:
         checkpoint = merge_loras(checkpoint, config.loras)
-    return partial(compile_image_engine, plan_image_engine(checkpoint, engine_id))
+    return partial(build_image_engine, plan_image_engine(checkpoint, engine_id), options)
 
 
-def _check_image_options(config: ExportConfig) -> None:
+def _image_options(config: ExportConfig) -> ImageBuildOptions:
     """Refuse what is asked for and would be without effect."""
-    if config.precision not in (None, "fp32"):
+    if config.precision == "int4":
         raise ExportError(
-            f"--precision is {config.precision}, but image checkpoints are compiled in fp32 only: "
-            "leave it out"
+            "--precision is int4, but image checkpoints are compiled in int8 or fp32: choose one"
+        )
+    if config.precision == "fp32" and config.calibration_prompts is not None:
+        raise ExportError(
+            "--calibration-prompts is for int8, but --precision is fp32: leave it out"
         )
     for_chat = {
         "--override": config.override or None,
@@ -136,6 +141,12 @@ def _check_image_options(config: ExportConfig) -> None:
                 f"{option} is for language models, but {config.checkpoint_path} is an image "
                 "checkpoint: leave it out"
             )
+    return ImageBuildOptions(
+        precision=config.precision,
+        calibration_prompts=read_calibration_prompts(config.calibration_prompts),
+        verify=config.verify,
+        force=config.force,
+    )
 
 
 def show(summary: Summary, config: ExportConfig) -> None:

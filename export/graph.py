@@ -46,6 +46,12 @@ class GraphBuilder:
         value.shape = ir.Shape(shape)
         self._outputs.append(value)
 
+    def expose(self, value: ir.Value) -> None:
+        """Make a float32 value from within an output too, under its own name and of any shape."""
+        if value not in self._outputs:
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+            self._outputs.append(value)
+
     def weight(self, name: str, array: NDArray[Any]) -> ir.Value:
         """Write an array to the weights file and return it as a value."""
         return self._initialize(name, self._weights.append(name, array))

@@ -10,7 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from engines.manifest import ImageSpec, ImageVerification, Manifest, Verification
+from engines.manifest import (
+    ImageSpec,
+    ImageVerification,
+    Manifest,
+    QuantizationReport,
+    Verification,
+)
 from export.progress import Advance
 
 
@@ -78,6 +84,10 @@ def print_table(summary: Summary) -> None:
         table.add_row("pictures", _pictures(manifest.image))
     for lora in manifest.source.loras:
         table.add_row("lora", f"{lora.name} x {lora.scale:g}, in {lora.num_modules} modules")
+    if manifest.quantization is not None:
+        table.add_row("int8", _quantization(manifest.quantization))
+    if manifest.precision_reason is not None:
+        table.add_row("fp32, since", manifest.precision_reason)
     table.add_row("agreement", _agreement(summary))
     Console().print(table)
 
@@ -91,6 +101,14 @@ def _pictures(spec: ImageSpec) -> str:
     return (
         f"{spec.default_width} x {spec.default_height}; others in multiples of "
         f"{spec.size_multiple}, up to {spec.max_pixels:,} pixels"
+    )
+
+
+def _quantization(report: QuantizationReport) -> str:
+    return (
+        f"PSNR {report.psnr_mean:.1f} dB (least {report.psnr_min:.1f}) against fp32, "
+        f"{report.num_pictures} pictures of {report.width} x {report.height} in "
+        f"{report.num_inference_steps} steps"
     )
 
 

@@ -97,8 +97,11 @@ class _Component:
         self._output_names = [output.name for output in session.get_outputs()]
 
     def run(self, inputs: Arrays, outputs: Sequence[str] = ()) -> dict[str, FloatArray]:
-        """What comes out under each name of `outputs`, or under every name there is."""
-        names = outputs or self._output_names
+        """What comes out under each name of `outputs`, or under every name there is.
+
+        An observer sees everything.
+        """
+        names = self._output_names if self._observe is not None or not outputs else outputs
         try:
             arrays = self._session.run(names, inputs)
         except Exception as error:  # the runtime raises plain classes of its own

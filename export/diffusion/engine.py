@@ -14,14 +14,13 @@ from engines.manifest import FileEntry, ImageSpec, Manifest, Source
 from export.compile import built_with
 from export.diffusion.checkpoint import DiffusionCheckpoint
 from export.diffusion.compile import ComponentGraph, compile_component, plan_graphs
+from export.diffusion.quantization.precision import Int8Precision, Ranges, describe_layouts
 from export.diffusion.spec import image_spec, read_tokenizers
 from export.diffusion.tokenizer import PromptTokenizer
 from export.errors import CheckpointError
-from export.precision import UniformPrecision
+from export.precision import Layout, LayoutChooser, UniformPrecision
 from export.progress import Progress
 from export.weights import file_entry
-
-_NODE_CLASSES = ("text_encoder", "denoiser", "vae")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +48,22 @@ def plan_image_engine(checkpoint: DiffusionCheckpoint, engine_id: str) -> ImageP
     return ImagePlan(checkpoint, engine_id, graphs, tokenizers, scheduler_config, spec)
 
 
-def compile_image_engine(plan: ImagePlan, engine_dir: Path, progress: Progress) -> Manifest:
-    """Write all files of the engine but `engine.json`; return its manifest, not verified yet."""
+def compile_image_engine(
+    plan: ImagePlan,
+    engine_dir: Path,
+    progress: Progress,
+    ranges: Ranges | None = None,
+) -> Manifest:
+    """Write all files of the engine but `engine.json`; return its manifest, not verified yet.
+
+    With the ranges of its activations the engine is int8, without them fp32.
+    """
     checkpoint = plan.checkpoint
     source_hash = _hash_weights(checkpoint, progress)
-    files = _write_graphs(plan, engine_dir, progress)
-    for name, prompt in plan.tokenizers.items():
-        prompt.tokenizer.save(str(engine_dir / name))
+    files = _write_graphs(plan, engine_dir, progress, ranges)
+    for name in write_settings(plan, engine_dir):
         files[name] = file_entry(engine_dir / name)
-    scheduler = engine_dir / SCHEDULER_CONFIG_NAME
-    scheduler.write_text(json.dumps(plan.scheduler_config, indent=2) + "\n")
-    files[SCHEDULER_CONFIG_NAME] = file_entry(scheduler)
+    precision: Layout = "fp32" if ranges is None else "int8"
     return Manifest(
         kind="image",
         id=plan.engine_id,
@@ -71,13 +75,22 @@ def compile_image_engine(plan: ImagePlan, engine_dir: Path, progress: Progress) 
             sha256=source_hash,
             loras=checkpoint.loras,
         ),
-        precision="fp32",
-        node_precision=dict.fromkeys(_NODE_CLASSES, "fp32"),
+        precision=precision,
+        node_precision=describe_layouts(precision, [graph.place.kind for graph in plan.graphs]),
         target="ort-cpu",
         built_with=built_with(),
         files=dict(sorted(files.items())),
         image=plan.spec,
     )
+
+
+def write_settings(plan: ImagePlan, folder: Path) -> list[str]:
+    """Write the tokenizers and the scheduler's config; return the names of the files."""
+    for name, prompt in plan.tokenizers.items():
+        prompt.tokenizer.save(str(folder / name))
+    scheduler = json.dumps(plan.scheduler_config, indent=2) + "\n"
+    (folder / SCHEDULER_CONFIG_NAME).write_text(scheduler)
+    return [*plan.tokenizers, SCHEDULER_CONFIG_NAME]
 
 
 def _scheduler_config(checkpoint: DiffusionCheckpoint) -> dict[str, Any]:
@@ -103,14 +116,18 @@ def _hash_weights(checkpoint: DiffusionCheckpoint, progress: Progress) -> str:
     return digest.hexdigest()
 
 
-def _write_graphs(plan: ImagePlan, engine_dir: Path, progress: Progress) -> dict[str, FileEntry]:
+def _write_graphs(
+    plan: ImagePlan, engine_dir: Path, progress: Progress, ranges: Ranges | None
+) -> dict[str, FileEntry]:
     files: dict[str, FileEntry] = {}
-    precision = UniformPrecision("fp32")
     with progress.stage("compiling", sum(graph.num_parts for graph in plan.graphs)) as advance:
         for graph in plan.graphs:
 
             def done(part: str, name: str = graph.name) -> None:
                 advance(1, f"{name}: {part}")
 
+            precision: LayoutChooser = UniformPrecision("fp32")
+            if ranges is not None:
+                precision = Int8Precision(graph.place.kind, ranges[graph.name])
             files |= compile_component(graph, engine_dir, precision, done)
     return files

@@ -6,7 +6,7 @@ its class.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -63,10 +63,12 @@ def node_class(kind: GraphKind, node: str) -> NodeClass:
     )
 
 
-def describe_layouts(precision: Layout) -> dict[str, str]:
-    """Node class -> layout, for the manifest."""
+def describe_layouts(precision: Layout, kinds: Collection[GraphKind]) -> dict[str, str]:
+    """Node class -> layout, for the manifest of an engine with graphs of these kinds."""
     return {
-        entry.name: entry.layout if precision == "int8" else precision for entry in NODE_CLASSES
+        entry.name: entry.layout if precision == "int8" else precision
+        for entry in NODE_CLASSES
+        if entry.kind in kinds
     }
 
 
@@ -76,6 +78,9 @@ class NodeRanges:
 
     x: ActivationRange
     y: ActivationRange | None = None
+
+
+Ranges = Mapping[str, Mapping[str, NodeRanges]]  # by graph, then by node
 
 
 @dataclass(frozen=True, slots=True)

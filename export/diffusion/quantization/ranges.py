@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 
 _LEVELS = 255  # steps between the least and the largest uint8
-_SAMPLE_PER_RUN = 2048  # values kept of one activation in one run
+_COUNTED_PER_RUN = 1 << 18  # values of one activation in one run, at about the most
+_NUM_BINS = 1 << 16  # as many as float32 has upper halves: sign, exponent, 7 bits of the rest
+_FIRST_NEGATIVE = 1 << 15
 # Which shares of the whole range are tried at both ends.
 _SHARES = np.concatenate([np.arange(1.0, 0.3, -0.05), np.geomspace(0.3, 0.02, 12)])
 
@@ -34,15 +36,15 @@ class ActivationRange:
 
 
 class RangeMeter:
-    """Collects the values of one activation over many runs."""
+    """Counts the values of one activation over many runs, by the upper halves of their bits."""
 
     def __init__(self) -> None:
-        self._samples: list[FloatArray] = []
+        self._counts = np.zeros(_NUM_BINS, np.int64)
         self._low = 0.0
         self._high = 0.0
 
     def add(self, values: FloatArray) -> None:
-        """All values of one run; a sample and the extremes are kept.
+        """All values of one run; of very many, a part is counted.
 
         Raises:
             FloatingPointError: There is NaN or infinity among them.
@@ -53,35 +55,47 @@ class RangeMeter:
             raise FloatingPointError("NaN or infinity")
         self._low, self._high = min(self._low, low), max(self._high, high)
         # An odd step meets all columns of a picture and all channels of a row.
-        step = max(1, flat.size // _SAMPLE_PER_RUN) | 1
-        self._samples.append(flat[::step].copy())
+        step = 1 if flat.size <= _COUNTED_PER_RUN else flat.size // _COUNTED_PER_RUN | 1
+        upper = np.ascontiguousarray(flat[::step]).view(np.uint32) >> np.uint32(16)
+        self._counts += np.bincount(upper, minlength=_NUM_BINS)
 
     def range(self) -> ActivationRange:
         """The range with the least squared error: a few large values may be clipped for it."""
-        values = np.sort(np.concatenate(self._samples)).astype(np.float64)
-        above = _ClippingError(values[values > 0])
-        below = _ClippingError(-values[values < 0][::-1])
+        positive, negative = np.split(self._counts, [_FIRST_NEGATIVE])
+        above, below = _ClippingError(positive), _ClippingError(negative)
         highs, lows = self._high * _SHARES, -self._low * _SHARES
         width = (highs[:, None] + lows[None]) / _LEVELS  # [highs, lows]
-        rounding = len(values) * width**2 / 12
+        rounding = self._counts.sum() * width**2 / 12
         error = rounding + above.at(highs)[:, None] + below.at(lows)[None]
         best_high, best_low = np.unravel_index(np.argmin(error), error.shape)
         return ActivationRange(-float(lows[best_low]), float(highs[best_high]))
 
 
 class _ClippingError:
-    """Sums of squared distances of positive, sorted values to limits that they exceed."""
+    """Sums of squared distances of counted values, all of one sign, to limits that they exceed.
 
-    def __init__(self, values: NDArray[np.float64]) -> None:
-        self._values = values
-        # From each value to the last: their sum, and the sum of their squares.
-        self._sums = np.append(np.cumsum(values[::-1])[::-1], 0)
-        self._squares = np.append(np.cumsum(np.square(values[::-1]))[::-1], 0)
+    Args:
+        counts: Of each upper half of the bits of a size, in the order of the sizes.
+    """
+
+    def __init__(self, counts: NDArray[np.int64]) -> None:
+        (found,) = counts.nonzero()
+        middle = (found.astype(np.uint32) << np.uint32(16)) | np.uint32(1 << 15)
+        self._sizes = middle.view(np.float32).astype(np.float64)
+        self._counts = _from_each_on(counts[found].astype(np.float64))
+        self._sums = _from_each_on(counts[found] * self._sizes)
+        self._squares = _from_each_on(counts[found] * np.square(self._sizes))
 
     def at(self, limits: NDArray[np.float64]) -> NDArray[np.float64]:
-        first = np.searchsorted(self._values, limits, side="right")
-        count = len(self._values) - first
+        first = np.searchsorted(self._sizes, limits, side="right")
         error: NDArray[np.float64] = (
-            self._squares[first] - 2 * limits * self._sums[first] + count * limits**2
+            self._squares[first]
+            - 2 * limits * self._sums[first]
+            + self._counts[first] * np.square(limits)
         )
         return error
+
+
+def _from_each_on(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sum of each value and all behind it, and 0 at the end."""
+    return np.append(np.cumsum(values[::-1])[::-1], 0.0)

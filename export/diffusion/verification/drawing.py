@@ -142,7 +142,7 @@ def _requests(
             prompt,
             ImageRequest(
                 image_id=index,
-                prompt_token_ids=_token_ids(engine_dir, spec, prompt),
+                prompt_token_ids=token_ids(engine_dir, spec, prompt),
                 height=height,
                 width=width,
                 num_inference_steps=NUM_STEPS,
@@ -155,7 +155,8 @@ def _requests(
     ]
 
 
-def _token_ids(engine_dir: Path, spec: ImageSpec, text: str) -> TokenIds:
+def token_ids(engine_dir: Path, spec: ImageSpec, text: str) -> TokenIds:
+    """The ids of a text for each text encoder, by the engine's own tokenizers."""
     ids = []
     for encoder in spec.text_encoders:
         tokenizer = Tokenizer.from_file(str(engine_dir / encoder.tokenizer))

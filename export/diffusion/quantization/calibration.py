@@ -1,0 +1,159 @@
+"""Measure the activations of a model in fp32 while it draws: what int8 needs to know beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from numpy.typing import NDArray
+
+from engines import __version__
+from engines.image.request import ImageRequest, Picture
+from engines.manifest import ImageSpec
+from export.diffusion.compile import ComponentGraph
+from export.diffusion.quantization.drawing import (
+    calibration_requests,
+    check_requests,
+    draw,
+    open_engine,
+)
+from export.diffusion.quantization.precision import NodeRanges, Ranges, WatchfulPrecision
+from export.diffusion.quantization.prompts import CHECK_PROMPTS
+from export.diffusion.quantization.ranges import RangeMeter
+from export.errors import ExportError
+from export.graph import GraphBuilder
+from export.progress import Advance, Progress
+from export.weights import WeightsFile
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was measured, and what the model draws in fp32.
+
+    Attributes:
+        ranges: Of every node that is to be int8.
+        num_prompts: Pictures that were drawn to measure.
+        requests: Pictures to compare by.
+        references: Those pictures in fp32.
+    """
+
+    ranges: Ranges
+    num_prompts: int
+    requests: tuple[ImageRequest, ...]
+    references: tuple[Picture, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedNode:
+    """Names of the outputs that lay open what a node reads and gives."""
+
+    x: str
+    y: str | None
+
+
+class ActivationMeter:
+    """Collects the values that a graph lays open; sees every run while it is `active`.
+
+    Args:
+        watched: By the graph's file, then by node.
+    """
+
+    def __init__(self, watched: Mapping[str, Mapping[str, WatchedNode]]) -> None:
+        self.active = True
+        self._watched = watched
+        self._meters: dict[tuple[str, str], RangeMeter] = {}
+        for graph, nodes in watched.items():
+            for node in nodes.values():
+                for name in filter(None, (node.x, node.y)):
+                    self._meters[graph, name] = RangeMeter()
+
+    def __call__(
+        self, graph: str, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]
+    ) -> None:
+        if not self.active:
+            return
+        for name, values in outputs.items():
+            meter = self._meters.get((graph, name))
+            if meter is None:
+                continue
+            try:
+                meter.add(values)
+            except FloatingPointError as error:
+                raise ExportError(f"{graph} computes {error} at {name} in fp32") from None
+
+    def ranges(self) -> dict[str, dict[str, NodeRanges]]:
+        """By the graph's name, then by node."""
+        found = {key: meter.range() for key, meter in self._meters.items()}
+        return {
+            Path(graph).stem: {
+                node: NodeRanges(
+                    found[graph, names.x], None if names.y is None else found[graph, names.y]
+                )
+                for node, names in nodes.items()
+            }
+            for graph, nodes in self._watched.items()
+        }
+
+
+def write_watched_graph(
+    graph: ComponentGraph, folder: Path, advance: Advance
+) -> dict[str, WatchedNode]:
+    """Write a graph in fp32 whose outputs are also what its nodes for int8 read and give."""
+    precision = WatchfulPrecision(graph.place.kind)
+    with WeightsFile(folder / f"{graph.name}.onnx.data") as weights:
+        builder = GraphBuilder(weights, graph.name)
+        graph.emit(
+            graph=builder,
+            precision=precision,
+            advance=lambda part: advance(1, f"{graph.name}: {part}"),
+        )
+        nodes = {}
+        for node, around in precision.watched.items():
+            for value in filter(None, (around.x, around.y)):
+                builder.expose(value)
+            y = None if around.y is None else str(around.y.name)
+            nodes[node] = WatchedNode(str(around.x.name), y)
+        builder.save(folder / f"{graph.name}.onnx", __version__)
+    return nodes
+
+
+def calibrate(
+    graphs: tuple[ComponentGraph, ...],
+    spec: ImageSpec,
+    folder: Path,
+    prompts: tuple[str, ...],
+    progress: Progress,
+) -> Calibration:
+    """Draw the prompts in fp32, then the pictures to compare by.
+
+    Args:
+        graphs: All of the engine's.
+        spec: The engine's.
+        folder: Holds the tokenizers and the scheduler's config; gets the graphs.
+        prompts: What to draw.
+        progress: Told every part of a graph and every step of a picture.
+    """
+    watched = {}
+    with progress.stage("preparing calibration", sum(g.num_parts for g in graphs)) as advance:
+        for graph in graphs:
+            watched[f"{graph.name}.onnx"] = write_watched_graph(graph, folder, advance)
+    meter = ActivationMeter(watched)
+    # Every step is a whole one: the layers of step caching are among those of the whole graph.
+    engine = open_engine(folder, msgspec.structs.replace(spec, shallow_denoiser=None), meter)
+    measured = calibration_requests(folder, spec, prompts)
+    compared = check_requests(folder, spec, CHECK_PROMPTS)
+    total = sum(request.num_inference_steps for request in (*measured, *compared))
+    with progress.stage("calibrating", total) as advance:
+        for index, (prompt, request) in enumerate(zip(prompts, measured, strict=True), 1):
+            doing = f"{index} of {len(prompts)}: {prompt[:40]}"
+            draw(engine, request, lambda steps, doing=doing: advance(steps, doing))  # type: ignore[misc]
+        meter.active = False
+        references = [
+            draw(engine, request, lambda steps: advance(steps, "pictures to compare by"))
+            for request in compared
+        ]
+    engine.close()
+    return Calibration(meter.ranges(), len(prompts), tuple(compared), tuple(references))
