@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import onnx
 import pytest
 import torch
 
+from export.precision import UniformPrecision
 from tests.export.diffusion.graphs import assert_close, compile_module, random, row_differences
 from tests.export.diffusion.qwen_image.tiny import make_transformer
 
@@ -96,3 +98,16 @@ def test_every_setting_is_followed(tmp_path, changes):
     inputs = make_inputs(2, 6, 8, 7, [7, 4])
     found = compile_module(transformer, tmp_path, "transformer").run(**inputs)["model_output"]
     assert_close(found, predicted(transformer, **inputs))
+
+
+def test_int8_by_rows_stays_near_and_sees_no_other_row(transformer, tmp_path):
+    inputs = make_inputs(2, 8, 6, 9, [9, 4])
+    int8 = compile_module(transformer, tmp_path, "transformer", UniformPrecision("int8"))
+    nodes = onnx.load(tmp_path / "transformer.onnx", load_external_data=False).graph.node
+    assert "MatMulIntegerToFloat" in {node.op_type for node in nodes}
+    found, expected = int8.run(**inputs)["model_output"], predicted(transformer, **inputs)
+    error = (found - expected).norm() / expected.norm()
+    assert 1e-4 < error < 0.05
+    alone = {name: value[1:] for name, value in inputs.items()}
+    alone["encoder_hidden_states"] = alone["encoder_hidden_states"][:, :4]
+    assert_close(found[1:], int8.run(**alone)["model_output"], 1e-4)
