@@ -20,8 +20,9 @@ from export.tensor_files import TRANSFORMERS_STEM, TensorFiles, open_tensor_file
 INDEX_FILE = "model_index.json"
 SCHEDULER_CONFIG_FILE = "scheduler_config.json"
 
+HALF_PRECISION = ".fp16"
+
 _DIFFUSERS_STEM = "diffusion_pytorch_model"
-_HALF_PRECISION = ".fp16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +96,8 @@ def open_diffusion_checkpoint(
     if not is_diffusion_checkpoint(folder):
         raise CheckpointError(f"{folder} is not a diffusers checkpoint: it holds no {INDEX_FILE}")
     index = read_json_object(folder / INDEX_FILE)
-    pipeline = _find_pipeline(index)
-    models = {
-        component: supported
-        for component, supported in pipeline.models.items()
-        if component != pipeline.optional or not _is_left_out(index, component)
-    }
+    pipeline = find_pipeline(index)
+    models = component_models(pipeline, index)
     tokenizers = [tokenizer_of(name) for name in models if name.startswith(TEXT_ENCODER)]
     for setting in (*tokenizers, "scheduler"):
         _component_folder(folder, index, setting)
@@ -114,7 +111,12 @@ def open_diffusion_checkpoint(
     )
 
 
-def _find_pipeline(index: dict[str, Any]) -> Pipeline:
+def find_pipeline(index: dict[str, Any]) -> Pipeline:
+    """What the table knows of the pipeline that a model_index.json names.
+
+    Raises:
+        CheckpointError: It is not supported; the message names those that are.
+    """
     class_name = index.get("_class_name")
     if not isinstance(class_name, str) or class_name not in PIPELINES:
         raise CheckpointError(
@@ -122,6 +124,20 @@ def _find_pipeline(index: dict[str, Any]) -> Pipeline:
             + ", ".join(PIPELINES)
         )
     return PIPELINES[class_name]
+
+
+def component_models(pipeline: Pipeline, index: dict[str, Any]) -> dict[str, str]:
+    """The components with weights and the classes that are supported, without one left out."""
+    return {
+        component: supported
+        for component, supported in pipeline.models.items()
+        if component != pipeline.optional or not _is_left_out(index, component)
+    }
+
+
+def weights_stem(library: str) -> str:
+    """How the names of a component's weights begin, by the library that saved them."""
+    return TRANSFORMERS_STEM if library == "transformers" else _DIFFUSERS_STEM
 
 
 def _open_component(
@@ -165,7 +181,7 @@ def _existing(path: Path) -> Path:
 
 
 def _stem(folder: Path, library: str) -> str:
-    stem = TRANSFORMERS_STEM if library == "transformers" else _DIFFUSERS_STEM
-    half = f"{stem}{_HALF_PRECISION}"
+    stem = weights_stem(library)
+    half = f"{stem}{HALF_PRECISION}"
     is_full = any(folder.glob(f"{stem}.safetensors*"))
     return half if not is_full and (folder / f"{half}.safetensors").is_file() else stem

@@ -44,8 +44,12 @@ class FakeHub:
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def downloaded(self) -> set[str]:
-        """The names of the files that were asked for."""
-        return {path.rpartition("/")[2] for verb, path, _ in self.requests if "/resolve/" in path}
+        """The names of the files that were asked for, with their folders."""
+        return {
+            path.partition("/resolve/")[2].partition("/")[2]
+            for verb, path, _ in self.requests
+            if "/resolve/" in path
+        }
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         hub = self
@@ -76,21 +80,25 @@ class FakeHub:
 
             def _answer_api(self, path: str) -> None:
                 repo_id, (route, revision) = path.rsplit("/", 2)[0], path.rsplit("/", 2)[1:]
-                files = sorted(hub.folder.iterdir())
+                files = sorted(path for path in hub.folder.rglob("*") if path.is_file())
+                names = [path.relative_to(hub.folder).as_posix() for path in files]
                 if repo_id != hub.repo_id:
                     self._error(404, "RepoNotFound", "Repository not found")
                 elif revision not in ("main", "v1", COMMIT):
                     self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
                 elif route == "tree":
-                    self._send_json([_tree_entry(path) for path in files])
+                    self._send_json(list(map(_tree_entry, files, names)))
                 else:
-                    siblings = [{"rfilename": path.name} for path in files]
+                    siblings = [{"rfilename": name} for name in names]
                     self._send_json(
                         {"id": repo_id, "sha": COMMIT, "siblings": siblings, "private": False}
                     )
 
             def _answer_file(self, path: str, with_body: bool) -> None:
-                name = path.rpartition("/")[2]
+                name = path.partition("/resolve/")[2].partition("/")[2]
+                if not (hub.folder / name).is_file():
+                    self._error(404, "EntryNotFound", "Entry not found")
+                    return
                 content = (hub.folder / name).read_bytes()
                 headers = {
                     "ETag": f'"{hashlib.sha256(content).hexdigest()}"',
@@ -136,7 +144,7 @@ class FakeHub:
         return Handler
 
 
-def _tree_entry(path: Path) -> dict[str, object]:
+def _tree_entry(path: Path, name: str) -> dict[str, object]:
     content = path.read_bytes()
     oid = hashlib.sha1(content).hexdigest()
-    return {"type": "file", "path": path.name, "size": len(content), "oid": oid}
+    return {"type": "file", "path": name, "size": len(content), "oid": oid}

@@ -140,13 +140,14 @@ def test_what_a_hub_id_looks_like(text, expected):
     assert is_hub_id(text) is expected
 
 
-def test_an_image_checkpoint_on_the_hub_is_refused_with_the_way_around(export, tmp_path):
+def test_a_pipeline_that_is_not_supported_costs_no_download(export, tmp_path):
     folder = tmp_path / "image-checkpoint"
-    folder.mkdir()
-    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    (folder / "unet").mkdir(parents=True)
+    (folder / "model_index.json").write_text('{"_class_name": "KandinskyPipeline"}')
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"large")
     with FakeHub(REPO, folder) as hub:
         result = export(hub)
+        assert hub.downloaded() == {"model_index.json"}
     assert result.returncode == 1
-    assert f"{REPO} is an image checkpoint, which cannot be taken from the hub yet" in result.stderr
-    assert "hf download" in result.stderr
+    assert "the checkpoint's pipeline is KandinskyPipeline, but it must be one of" in result.stderr
     assert not (tmp_path / "engines").exists()

@@ -30,7 +30,7 @@ PROMPTS = (
     "a bowl of fruit on a wooden table, oil painting",
 )
 _OTHER_PROMPT = "a yellow star on a green background"
-_LONGEST_SIDE = 256  # pixels
+_LONGEST_SIDE = 32  # latents, 256 pixels of most models
 _SIZE_STEP = 16  # what the pipelines of diffusers want sizes to be multiples of
 # Schedulers that draw noise at every step, each library from a generator of its own.
 _NOISY = {"EulerAncestralDiscreteScheduler", "LCMScheduler"}
@@ -122,7 +122,8 @@ def draw(engine_dir: Path, spec: ImageSpec, num_threads: int) -> Drawing:
 def sizes(spec: ImageSpec) -> tuple[tuple[int, int], tuple[int, int]]:
     """Heights and widths of the pictures: of the engine's own shape, and of another."""
     step = math.lcm(_SIZE_STEP, spec.size_multiple)
-    shrink = min(1.0, _LONGEST_SIDE / max(spec.default_height, spec.default_width))
+    longest = _LONGEST_SIDE * spec.latent_scale
+    shrink = min(1.0, longest / max(spec.default_height, spec.default_width))
     height, width = (
         max(step, round(side * shrink / step) * step)
         for side in (spec.default_height, spec.default_width)

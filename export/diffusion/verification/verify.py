@@ -153,7 +153,8 @@ class _Comparison:
 
         modules: dict[str, Any] = {}
         for graph in self._checkpoint.pipeline.graphs:
-            if graph.component.startswith(TEXT_ENCODER) is not is_text:
+            is_there = graph.component in self._checkpoint.components
+            if not is_there or graph.component.startswith(TEXT_ENCODER) is not is_text:
                 continue
             if graph.component not in modules:
                 modules[graph.component] = load_module(self._checkpoint, graph.component)
