@@ -22,7 +22,7 @@ class Decode:
 class DecodeQueue:
     """Holds the latents of pictures, and at most one preview of each request.
 
-    A decoding takes as long as several steps. So a preview never makes a picture wait, and one that
+    A decoding takes longer than a step. So a preview never makes a picture wait, and one that
     was overtaken, by a newer one or by its picture, is not decoded at all.
     """
 
