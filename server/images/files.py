@@ -88,7 +88,7 @@ class ImageFiles(ABC):
     def get(self, name: str) -> StoredFile | None:
         """The file of that name; None if there is none, or none any more."""
         with self._lock:
-            entry = self._entries.get(name)
+            entry = self._entries.get(name) or self._find(name)
         seconds_left = 0.0 if entry is None else entry.expiry - self._clock()
         content = self._read(name) if seconds_left > 0 else None
         return None if content is None else StoredFile(content, seconds_left)
@@ -115,6 +115,10 @@ class ImageFiles(ABC):
         name, entry = self._entries.popitem(last=False)
         self._num_bytes -= entry.num_bytes
         self._delete(name)
+
+    def _find(self, name: str) -> _Entry | None:
+        """A file that somebody else keeps, who deletes it too."""
+        return None
 
     @abstractmethod
     def _write(self, name: str, content: bytes) -> None: ...
@@ -146,7 +150,8 @@ class MemoryImageFiles(ImageFiles):
 class FolderImageFiles(ImageFiles):
     """Files in a folder, where those of an earlier process are found again.
 
-    Only files that are named as these are is ever touched.
+    Several servers may share the folder, and each sends the files of all. Files that are not named
+    as these are left alone.
 
     Raises:
         OSError: The folder cannot be made or read.
@@ -163,6 +168,15 @@ class FolderImageFiles(ImageFiles):
         for state, name in states:
             self._note(name, state.st_size, state.st_mtime + limits.lifetime_s)
         self._make_room()
+
+    def _find(self, name: str) -> _Entry | None:
+        if not _NAME.fullmatch(name):
+            return None
+        try:
+            state = (self._folder / name).stat()
+        except FileNotFoundError:
+            return None
+        return _Entry(state.st_size, state.st_mtime + self._limits.lifetime_s)
 
     def _write(self, name: str, content: bytes) -> None:
         partial = self._folder / f".{name}.partial"

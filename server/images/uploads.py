@@ -9,7 +9,7 @@ import hashlib
 import io
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -37,7 +37,7 @@ class Upload:
     """One file of a form."""
 
     name: str  # the field: image or mask
-    content: bytes
+    content: bytes = field(repr=False)
 
     @property
     def sha256(self) -> str:

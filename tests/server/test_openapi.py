@@ -13,6 +13,7 @@ from server.config import ServerConfig
 from server.openapi import OPERATIONS, openapi_document
 from server.registry import ModelRegistry
 from tests.server.apps import CHAT, chat, client, tiny_model
+from tests.server.images.apps import GENERATIONS, ask, events
 
 IMAGE_FILE = "/v1/images/files/{name}"
 GETS = [op for op in OPERATIONS if op.method == "get" and op.path != IMAGE_FILE]
@@ -72,7 +73,29 @@ def test_chat_and_errors_fit_their_schemas():
         check(CHAT | {"messages": []}, "ChatCompletionRequest")
 
 
-def test_only_the_probes_need_no_key():
+def test_pictures_fit_their_schemas():
+    body = {"prompt": "a red star", "n": 2, "seed": 3, "size": "8x8"}
+    check(body, "ImageGenerationRequest")
+    whole, streamed = ask(GENERATIONS, body, body | {"stream": True, "partial_images": 1})
+    check(whole.json(), "ImagesResponse")
+    for event in events(streamed):
+        is_last = event["type"].endswith("completed")
+        check(event, "ImageCompletedEvent" if is_last else "ImagePartialEvent")
+    with pytest.raises(jsonschema.ValidationError):
+        check(body | {"n": 11}, "ImageGenerationRequest")
+
+
+def test_uploads_are_described_as_forms():
+    for route, files in (("edits", {"image", "mask"}), ("variations", {"image"})):
+        operation = DOCUMENT["paths"][f"/v1/images/{route}"]["post"]
+        (media_type,) = operation["requestBody"]["content"]
+        assert media_type == "multipart/form-data"
+        _, described = operation["requestBody"]["content"][media_type]["schema"]["allOf"]
+        assert described["properties"].keys() == files
+        assert described["required"] == ["image"]
+
+
+def test_only_the_probes_and_pictures_by_url_need_no_key():
     for path, methods in DOCUMENT["paths"].items():
         for operation in methods.values():
             assert bool(operation["security"]) == (path not in {"/health", "/ready", IMAGE_FILE})

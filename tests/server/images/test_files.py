@@ -115,6 +115,17 @@ def test_a_folder_is_found_again_by_the_next_process(tmp_path):
     assert again.get(names[1]) is None
 
 
+def test_servers_that_share_a_folder_send_the_files_of_each_other(tmp_path):
+    clock = Clock()
+    first, second = (FolderImageFiles(tmp_path, LIMITS, clock) for _ in range(2))
+    name = first.put(b"abc", "png")
+    os.utime(tmp_path / name, (clock.now, clock.now))
+    assert second.get(name).content == b"abc"
+    assert second.num_files == 0, "the first one deletes it"
+    clock.now += 61
+    assert second.get(name) is None
+
+
 def fetch(*requests, **settings):
     """Draw a picture, then do what `requests` say with its URL."""
 
