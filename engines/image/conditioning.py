@@ -109,8 +109,10 @@ def guide(output: FloatArray, guidance_scale: float, spec: ImageSpec) -> FloatAr
     if not spec.rescales_guidance:
         return guided
     lengths, wanted = (_patch_lengths(one, spec.patch_size) for one in (guided, prompt))
-    factor = wanted / np.maximum(lengths, np.finfo(np.float32).tiny)  # [h / patch, w / patch]
-    return guided * factor.repeat(spec.patch_size, 0).repeat(spec.patch_size, 1)
+    bounded: FloatArray = np.maximum(lengths, np.finfo(np.float32).tiny)
+    factor: FloatArray = wanted / bounded  # [h / patch, w / patch]
+    rescaled: FloatArray = guided * factor.repeat(spec.patch_size, 0).repeat(spec.patch_size, 1)
+    return rescaled
 
 
 def _patch_lengths(prediction: FloatArray, size: int) -> FloatArray:

@@ -151,4 +151,5 @@ class LayoutEmitter:
 def _axis_frequencies(dim: int) -> NDArray[np.float32]:
     """[dim / 2], rounded as in the reference."""
     exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
-    return (1 / np.power(np.float32(_THETA), exponents)).astype(np.float32)
+    frequencies: NDArray[np.float32] = 1 / np.power(np.float32(_THETA), exponents)
+    return frequencies

@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from engines.errors import InvalidRequest
-from engines.image.conditioning import concatenate, encode_request
+from engines.image.conditioning import concatenate, empty_text, encode_request, guide
 from engines.image.request import check_request
 from engines.image.runner import EncodedText
 from tests.engines.image.fake_runner import FakeImageRunner, make_request, make_spec
@@ -144,3 +144,39 @@ def test_a_ragged_text_may_be_shorter_but_not_longer_than_the_encoder_reads():
     check_request(make_request(1, prompt_token_ids=((1, 2),)), spec)
     with pytest.raises(InvalidRequest, match="has 6 ids, but a text has at most 5"):
         check_request(make_request(1, prompt_token_ids=((1,) * 6,)), spec)
+
+
+def test_guidance_moves_away_from_the_negative_prompt():
+    negative, prompt = np.ones((4, 2, 6), np.float32), np.full((4, 2, 6), 3.0, np.float32)
+    guided = guide(np.stack([negative, prompt]), 4.0, make_spec())
+    assert np.array_equal(guided, np.full((4, 2, 6), 9.0, np.float32))
+    assert guide(prompt[None], 4.0, make_spec()) is not None
+    assert np.array_equal(guide(prompt[None], 4.0, make_spec()), prompt)
+
+
+def test_a_rescaled_prediction_has_the_length_of_the_prompt_s_in_every_patch():
+    spec = make_spec(rescales_guidance=True, size_multiple=4)
+    assert spec.patch_size == 2
+    output = np.random.default_rng(0).standard_normal((2, 4, 2, 6), np.float32)
+    found, plain = guide(output, 4.0, spec), guide(output, 4.0, make_spec())
+    assert found.dtype == np.float32
+    for column in (0, 2, 4):
+        patch, wanted, raw = (one[:, :, column : column + 2] for one in (found, output[1], plain))
+        assert np.linalg.norm(patch) == pytest.approx(np.linalg.norm(wanted), rel=1e-5)
+        assert np.allclose(patch / np.linalg.norm(patch), raw / np.linalg.norm(raw), atol=1e-6)
+        assert np.linalg.norm(raw) > 1.2 * np.linalg.norm(wanted)
+
+
+def test_a_patch_of_zeros_stays_one():
+    spec = make_spec(rescales_guidance=True, size_multiple=4)
+    output = np.zeros((2, 4, 2, 2), np.float32)
+    assert np.array_equal(guide(output, 4.0, spec), output[0])
+
+
+def test_an_empty_text_has_the_ids_that_stand_for_none():
+    (encoder,) = make_spec().text_encoders
+    (plain,) = empty_text(make_spec())
+    assert plain == (*encoder.prefix_token_ids, *encoder.suffix_token_ids, 0, 0, 0)
+    named = msgspec.structs.replace(encoder, empty_token_ids=(7,))
+    (found,) = empty_text(make_spec(text_encoders=(named,)))
+    assert found == (*encoder.prefix_token_ids, 7, *encoder.suffix_token_ids, 0, 0)
