@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+from engines.image.runner import DenoiseBatch
 from engines.manifest import read_manifest, write_manifest
 from export.diffusion.build import ImageBuildOptions, build_image_engine
 from export.diffusion.checkpoint import open_diffusion_checkpoint
@@ -138,6 +139,28 @@ def test_a_picture_in_int8_does_not_depend_on_its_neighbours(int8_engine, name):
         alone = draw(engine, request)[0]
         assert np.array_equal(alone, picture)
     engine.close()
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_the_shallow_denoiser_is_in_int8_as_the_whole_one_is(int8_engine, name):
+    folder = int8_engine(name)
+    whole, shallow = (op_types(folder, graph) for graph in ("unet", "unet_shallow"))
+    assert shallow.items() <= whole.items()
+    assert "QLinearConv" in shallow.values()
+    engine = open_engine(folder)
+    engine.add(make_request(folder))
+    (denoising,) = engine.scheduler.schedule()
+    denoising.prepare(engine.runner)
+    inputs = DenoiseBatch(
+        denoising.model_input(),
+        np.full(2, denoising.timestep, np.float32),
+        denoising.conditioning,
+    )
+    expected, features = engine.runner.denoise_keeping(inputs)
+    found = engine.runner.denoise_shallow(inputs, features)
+    engine.close()
+    assert expected.std() > 0.1
+    assert np.abs(found - expected).max() < 1e-5
 
 
 def test_a_convolution_without_a_range_is_refused(pipeline, tmp_path):

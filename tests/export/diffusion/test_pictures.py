@@ -134,3 +134,12 @@ def test_an_aborted_request_leaves_the_others_as_they_are(engine, image_engine):
     assert not opened.has_work
     assert {output.image_id for output in found} == {1}
     assert difference(found[-1].picture, alone) <= 1
+
+
+def test_pictures_share_runs_up_to_a_size_that_follows_the_threads(image_engine):
+    limits = []
+    for options in ({}, {"max_batch_pixels": 5000}):
+        opened = open_engine(image_engine("sd15"), **options)
+        limits.append(opened.scheduler.config.max_batch_pixels)
+        opened.close()
+    assert limits == [2 * 256 * 256, 5000]
