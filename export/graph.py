@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ class GraphBuilder:
     def weight(self, name: str, array: NDArray[Any]) -> ir.Value:
         """Write an array to the weights file and return it as a value."""
         return self._initialize(name, self._weights.append(name, array))
+
+    def weight_in_blocks(
+        self, name: str, shape: tuple[int, ...], blocks: Iterable[NDArray[np.float32]]
+    ) -> ir.Value:
+        """The same for a large float32 array, whose blocks of rows are written as they come."""
+        return self._initialize(name, self._weights.append_blocks(name, shape, blocks))
 
     def constant(self, name: str, array: NDArray[Any]) -> ir.Value:
         """A small array inside the graph file; the same name gives the same value again."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -63,26 +65,54 @@ class WeightsFile:
         if name in self._tensors:
             self._require_same(self._tensors[name], array)
             return self._tensors[name]
-        self._align(_PAGE if array.nbytes >= _PAGE else _VECTOR)
-        offset = self._size
-        self._write(_bytes_of(array))
-        tensor = ir.ExternalTensor(
-            self._path.name,
-            offset,
-            array.nbytes,
-            ir.DataType.from_numpy(array.dtype),
-            shape=ir.Shape(array.shape),
-            name=name,
-            base_dir=self._path.parent,
-        )
-        self._tensors[name] = tensor
-        return tensor
+        return self._append(name, array.shape, array.dtype, [array])
+
+    def append_blocks(
+        self, name: str, shape: tuple[int, ...], blocks: Iterable[NDArray[np.float32]]
+    ) -> ir.ExternalTensor:
+        """The same for a float32 tensor that comes in blocks of rows, of which one is held.
+
+        Raises:
+            ValueError: There is another tensor of that name, or the blocks are not the whole.
+        """
+        if name in self._tensors:
+            raise ValueError(f"{self._path} has another tensor named {name!r}")
+        return self._append(name, shape, np.dtype(np.float32), blocks)
 
     def finish(self) -> FileEntry:
         """Bring the file to the disk and describe it for the manifest."""
         self._file.flush()
         os.fsync(self._file.fileno())
         return FileEntry(size=self._size, sha256=self._digest.hexdigest())
+
+    def _append(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        blocks: Iterable[NDArray[Any]],
+    ) -> ir.ExternalTensor:
+        num_bytes = math.prod(shape) * dtype.itemsize
+        self._align(_PAGE if num_bytes >= _PAGE else _VECTOR)
+        offset = self._size
+        for block in blocks:
+            self._write(_bytes_of(block))
+        if self._size - offset != num_bytes:
+            raise ValueError(
+                f"tensor {name!r} came in {self._size - offset} bytes, but its shape asks for "
+                f"{num_bytes}"
+            )
+        tensor = ir.ExternalTensor(
+            self._path.name,
+            offset,
+            num_bytes,
+            ir.DataType.from_numpy(dtype),
+            shape=ir.Shape(shape),
+            name=name,
+            base_dir=self._path.parent,
+        )
+        self._tensors[name] = tensor
+        return tensor
 
     def _require_same(self, tensor: ir.ExternalTensor, array: NDArray[Any]) -> None:
         self._file.flush()

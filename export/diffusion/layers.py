@@ -48,6 +48,11 @@ class LayerEmitter:
         array = self._tensors.read(tensor)
         return self.graph.weight(tensor, array if shape is None else array.reshape(shape))
 
+    def table(self, tensor: str) -> ir.Value:
+        """A tensor whose rows are looked up, such as an embedding; it is never held whole."""
+        blocks = (rows for _, rows in self._tensors.row_blocks(tensor))
+        return self.graph.weight_in_blocks(tensor, self._tensors.shape(tensor), blocks)
+
     def read(self, tensor: str) -> FloatArray:
         """A tensor's numbers, for weights that are not written as they are stored."""
         return self._tensors.read(tensor)

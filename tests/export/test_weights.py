@@ -32,3 +32,25 @@ def test_another_tensor_of_the_same_name_is_refused(tmp_path, other):
         weights.append("a", NUMBERS)
         with pytest.raises(ValueError, match="has another tensor named 'a'"):
             weights.append("a", other)
+
+
+def test_a_tensor_in_blocks_is_written_as_one_at_once_is(tmp_path):
+    array = np.random.default_rng(0).standard_normal((1000, 7), np.float32)
+    with WeightsFile(tmp_path / "whole") as whole, WeightsFile(tmp_path / "parts") as parts:
+        whole.append("first", np.ones(3, np.int8))
+        parts.append("first", np.ones(3, np.int8))
+        expected = whole.append("table", array)
+        blocks = (array[start : start + 300] for start in range(0, 1000, 300))
+        found = parts.append_blocks("table", array.shape, blocks)
+        assert (found.offset, found.length) == (expected.offset, expected.length)
+        assert parts.finish() == whole.finish()
+    assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_blocks_that_are_not_the_whole_are_refused(tmp_path):
+    with WeightsFile(tmp_path / "data") as weights:
+        with pytest.raises(ValueError, match="came in 8 bytes, but its shape asks for 12"):
+            weights.append_blocks("table", (3, 1), [np.ones((2, 1), np.float32)])
+        weights.append("other", np.ones(2, np.float32))
+        with pytest.raises(ValueError, match="another tensor named 'other'"):
+            weights.append_blocks("other", (2,), [np.ones(2, np.float32)])

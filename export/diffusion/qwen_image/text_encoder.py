@@ -62,7 +62,7 @@ class QwenTextEncoderEmitter:
     def emit(self, advance: Advance) -> None:
         graph, config, layers = self._graph, self._config, self._layers
         input_ids = graph.input("input_ids", "int64", ["batch", "num_ids"])
-        rows = graph.op("Gather", [layers.weight(EMBEDDING), input_ids], "embedding")
+        rows = graph.op("Gather", [layers.table(EMBEDDING), input_ids], "embedding")
         lengths = self._lengths(input_ids)
         advance("embedding")
         for layer in range(config.num_layers):
