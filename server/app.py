@@ -69,8 +69,6 @@ def create_app(
     keys = config.api_keys() if api_keys is None else api_keys
     app.add_middleware(Authentication(keys, config.api_auth))
     app.add_middleware(lifecycle)
-    files = image_files(config)
-    app.add_middleware(ImageFilePurge(files))
     json = falcon.media.Handlers({falcon.MEDIA_JSON: JsonHandler(config.max_body_size)})
     app.req_options.media_handlers = json
     app.resp_options.media_handlers = json
@@ -79,13 +77,7 @@ def create_app(
     app.add_error_handler(falcon.HTTPError, on_error)
     app.add_route("/v1/chat/completions", ChatCompletions(models))
     app.add_route("/v1/completions", Completions(models))
-    drawing = ImageDrawing(
-        models, files, FormReader(config.max_upload_size), config.max_upload_pixels
-    )
-    app.add_route("/v1/images/generations", ImageGenerations(drawing))
-    app.add_route("/v1/images/edits", ImageEdits(drawing))
-    app.add_route("/v1/images/variations", ImageVariations(drawing))
-    app.add_route(f"{IMAGE_FILES}{{name}}", ImageFileRoute(files))
+    add_image_routes(app, models, config)
     app.add_route("/v1/models", listed := Models(models, config.owned_by))
     app.add_route("/v1/models/{model_id:path}", listed, suffix="model")
     app.add_route("/health", system.Health(lifecycle))
@@ -94,6 +86,18 @@ def create_app(
     app.add_route("/version", system.Version(__version__))
     app.add_route("/openapi.json", system.OpenApi(openapi_document(__version__)))
     return app
+
+
+def add_image_routes(app: App, models: ModelRegistry, config: ServerConfig) -> None:
+    """The routes of pictures, and of the files that their URLs point to."""
+    files = image_files(config)
+    app.add_middleware(ImageFilePurge(files))
+    form = FormReader(config.max_upload_size)
+    drawing = ImageDrawing(models, files, form, config.max_upload_pixels)
+    app.add_route("/v1/images/generations", ImageGenerations(drawing))
+    app.add_route("/v1/images/edits", ImageEdits(drawing))
+    app.add_route("/v1/images/variations", ImageVariations(drawing))
+    app.add_route(f"{IMAGE_FILES}{{name}}", ImageFileRoute(files))
 
 
 def image_files(config: ServerConfig) -> ImageFiles:

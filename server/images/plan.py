@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from engines import __version__
 from engines.errors import InvalidRequest
 from engines.image.request import MAX_INFERENCE_STEPS, MAX_SEED, ImageRequest, Mask, Picture
+from engines.manifest import ImageSpec
 from server.images.encoding import OutputOptions
 from server.images.prompts import EncodedPrompt
 from server.images.sizes import Size
@@ -116,11 +117,7 @@ def plan_images(
     spec = model.worker.spec
     text = model.prompts.encode(prompt or "", "prompt")
     negative = _encode_negative(model, fields)
-    guidance_scale = fields.guidance_scale
-    if guidance_scale is None:
-        # Without words there is nothing to follow, so that half of the work would be for nothing.
-        is_unguided = prompt is None and negative is None and spec.takes_negative_prompt
-        guidance_scale = 1.0 if is_unguided else spec.default_guidance_scale
+    has_words = prompt is not None or negative is not None
     first = ImageRequest(
         image_id=0,
         prompt_token_ids=text.token_ids,
@@ -128,7 +125,7 @@ def plan_images(
         height=size.height,
         width=size.width,
         num_inference_steps=_num_steps(fields, spec.default_num_inference_steps),
-        guidance_scale=guidance_scale,
+        guidance_scale=_guidance_scale(fields, spec, has_words=has_words),
         seed=secrets.randbits(_SEED_BITS) if fields.seed is None else fields.seed,
         scheduler=fields.scheduler,
         cache_interval=fields.cache_interval or 1,
@@ -136,7 +133,7 @@ def plan_images(
     if negative is not None and not first.is_guided(spec):
         raise InvalidRequest(
             f"negative_prompt is set, but it has no effect at a guidance_scale of "
-            f"{guidance_scale:g}, which must be above 1",
+            f"{first.guidance_scale:g}, which must be above 1",
             "negative_prompt",
         )
     model.worker.count_steps(first)
@@ -146,9 +143,7 @@ def plan_images(
         num_images=fields.num_images,
         num_partial_images=fields.partial_images or 0,
         size=size,
-        output=OutputOptions(
-            fields.format, 100 if fields.output_compression is None else fields.output_compression
-        ),
+        output=OutputOptions(fields.format, fields.compression),
         texts=_texts(model, fields, first, prompt),
         num_text_tokens=text.num_tokens + (0 if negative is None else negative.num_tokens),
     )
@@ -160,6 +155,14 @@ def _encode_negative(model: ImageModel, fields: ImageFields) -> EncodedPrompt | 
     if not model.worker.spec.takes_negative_prompt:
         raise InvalidRequest("negative_prompt is set, but this model takes none", "negative_prompt")
     return model.prompts.encode(fields.negative_prompt, "negative_prompt")
+
+
+def _guidance_scale(fields: ImageFields, spec: ImageSpec, *, has_words: bool) -> float:
+    if fields.guidance_scale is not None:
+        return fields.guidance_scale
+    if not has_words and spec.takes_negative_prompt:
+        return 1.0  # there is nothing to follow, so half of the work would be for nothing
+    return spec.default_guidance_scale
 
 
 def _num_steps(fields: ImageFields, default: int) -> int:

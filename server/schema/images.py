@@ -54,6 +54,10 @@ class ImageFields(msgspec.Struct, kw_only=True):
     def format(self) -> OutputFormat:
         return self.output_format or "png"
 
+    @property
+    def compression(self) -> int:
+        return 100 if self.output_compression is None else self.output_compression
+
     def check(self) -> None:
         """Check what fields say together.
 
@@ -67,11 +71,10 @@ class ImageFields(msgspec.Struct, kw_only=True):
                 "opaque or auto",
                 "background",
             )
-        compression = self.output_compression
-        if compression is not None and compression < 100 and self.format == "png":
+        if self.compression < 100 and self.format == "png":
             raise InvalidRequest(
-                f"output_compression is {compression}, but png keeps every pixel, so it must be "
-                "100 or output_format jpeg or webp",
+                f"output_compression is {self.compression}, but png keeps every pixel, so it must "
+                "be 100 or output_format jpeg or webp",
                 "output_compression",
             )
         self._check_stream()
