@@ -1,4 +1,4 @@
-"""What many tests share: a tiny engine compiled once, and a server that runs on it."""
+"""What many tests share: tiny engines compiled once, and servers that run on them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from tests.server_process import ServerProcess
 
 TINY_ENGINE_ID = "tiny"
+PAINTER = "tiny-painter"
 
 
 @pytest.fixture(scope="session")
@@ -37,4 +38,35 @@ def server(tiny_engine_dir: Path) -> Iterator[ServerProcess]:
     """A running server with the engine `tiny`; tests leave it running."""
     arguments = ["--engine-dir", str(tiny_engine_dir), "--num-threads", "1"]
     with ServerProcess(arguments) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def painter_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an engine of a random Stable Diffusion; not to be changed."""
+    # Imported here, as most tests need neither torch nor the exporter.
+    from engines.manifest import write_manifest
+    from export.diffusion.checkpoint import open_diffusion_checkpoint
+    from export.diffusion.engine import compile_image_engine, plan_image_engine
+    from export.report import QuietProgress
+    from tests.export.diffusion.tiny_pipelines import make_sd15
+
+    root = tmp_path_factory.mktemp("painter")
+    checkpoint = open_diffusion_checkpoint(make_sd15(root / "checkpoint"), PAINTER)
+    folder = root / "engines" / PAINTER
+    folder.mkdir(parents=True)
+    plan = plan_image_engine(checkpoint, PAINTER)
+    write_manifest(compile_image_engine(plan, folder, QuietProgress()), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def painter_server(
+    painter_engine: Path, tiny_engine_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """A running server with the engines `tiny-painter` and `tiny`; tests leave it running."""
+    root = tmp_path_factory.mktemp("both")
+    (root / "chat").symlink_to(tiny_engine_dir / "tiny")
+    (root / "image").symlink_to(painter_engine)
+    with ServerProcess(["--engine-dir", str(root), "--num-threads", "1"]) as process:
         yield process

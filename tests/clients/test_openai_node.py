@@ -17,20 +17,9 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def folder(request):
-    """A folder with the client's newest release; kept in pytest's cache."""
-    folder = request.config.cache.mkdir("openai-node")
-    if not (folder / "complete").exists():
-        options = ["--no-audit", "--no-fund", "--no-save", "--prefix", str(folder)]
-        run(["npm", "install", *options, "openai"], folder)
-        (folder / "complete").touch()
-    shutil.copy(SCRIPT, folder)  # modules are looked up from where a script lies
-    return folder
-
-
-@pytest.fixture(scope="module")
-def seen(folder, server):
-    return json.loads(run(["node", SCRIPT.name, server.base_url], folder))
+def seen(openai_node, server):
+    shutil.copy(SCRIPT, openai_node)  # modules are looked up from where a script lies
+    return json.loads(run(["node", SCRIPT.name, server.base_url], openai_node))
 
 
 def run(command: list[str], folder: Path) -> str:

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import PAINTER
 from tests.server.images.apps import file_of, gradient, opened, pixels, png
-from tests.server.images.conftest import PAINTER
 from tests.server_process import ServerProcess
 
 openai = pytest.importorskip("openai")
