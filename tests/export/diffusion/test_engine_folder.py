@@ -21,7 +21,7 @@ from export.report import Summary
 from tests.checkpoints import edit_json
 from tests.export.diffusion.pictures import open_engine
 
-DEADLINE = 120  # seconds, for what takes a few
+DEADLINE = 240  # seconds, for what takes a few
 
 
 def run(module, *options):
@@ -77,9 +77,14 @@ def test_the_table_says_precision_and_sizes(pipeline, tmp_path):
     ("options", "message"),
     [
         (
-            ("--precision", "int8"),
-            "--precision is int8, but image checkpoints are compiled in fp32",
+            ("--precision", "int4"),
+            "--precision is int4, but image checkpoints are compiled in int8 or fp32",
         ),
+        (
+            ("--precision", "fp32", "--calibration-prompts", "prompts.txt"),
+            "--calibration-prompts is for int8, but --precision is fp32",
+        ),
+        (("--calibration-prompts", "no-file.txt"), "--calibration-prompts no-file.txt cannot be"),
         (("--max-context", "64"), "--max-context is for language models, but"),
         (("--override", "head=fp32"), "--override is for language models, but"),
         (("--int4-block-size", "32"), "--int4-block-size is for language models, but"),
