@@ -49,10 +49,11 @@ class DecoderTraining:
         self.model.encoder.requires_grad_(False)
         self.model.quant_conv.requires_grad_(False)
         self.averaged = moving_average(self.model, EMA_DECAY)
-        trained = torch.nn.ModuleList([self.model.decoder, self.model.post_quant_conv])
-        self._optimizer = MuonAdamW(
-            *split_weights(trained, ("conv_in", "conv_out", "1.")), PEAK_LEARNING_RATE
+        trained = torch.nn.ModuleDict(
+            {"decoder": self.model.decoder, "post_quant_conv": self.model.post_quant_conv}
         )
+        matrices, others = split_weights(trained, ("conv_in", "conv_out", "quant_conv"))
+        self._optimizer = MuonAdamW(matrices, others, PEAK_LEARNING_RATE)
         self._scenes = scenes
         self._latents = latents
         self.run = TrainingRun(

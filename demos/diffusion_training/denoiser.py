@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -21,7 +20,6 @@ from demos.diffusion_training.components import (
     BETA_END,
     BETA_START,
     NUM_TIMESTEPS,
-    create_text_encoder,
     create_unet,
 )
 from demos.diffusion_training.scenes import Scene
@@ -31,6 +29,7 @@ from demos.training.run import Progress, TrainingRun, learning_rate, moving_aver
 PEAK_LEARNING_RATE = 4e-3
 WARMUP_STEPS = 50
 BATCH_SIZE = 32
+TIMESTEP_POWER = 0.7
 EMA_DECAY, EMA_EVERY_STEPS = 0.98, 4
 
 
@@ -49,6 +48,12 @@ class Denoiser(nn.Module):
         context = self.text_encoder(input_ids=token_ids).last_hidden_state  # [B, T, H]
         predicted: torch.Tensor = self.unet(latents, timesteps, context).sample
         return predicted
+
+
+def draw_timesteps(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Times at which to denoise, more of them late: there only the text tells what to draw. [B]"""
+    share = torch.rand(count, generator=generator) ** TIMESTEP_POWER
+    return (share * NUM_TIMESTEPS).long().clamp(max=NUM_TIMESTEPS - 1)
 
 
 def velocity_batch(
@@ -74,6 +79,7 @@ class DenoiserTraining:
         path: The file of its state.
         budget_s: Seconds of training, restarts included.
         tokenizer: The folder of the captions' tokenizer.
+        text_encoder: Knows the captions already; it is trained on.
         scenes: What the pictures show.
         latents: The pictures, [N, 4, h, w].
     """
@@ -83,12 +89,12 @@ class DenoiserTraining:
         path: Path,
         budget_s: float,
         tokenizer: Path,
+        text_encoder: CLIPTextModel,
         scenes: Sequence[Scene],
         latents: torch.Tensor,
     ) -> None:
         self._tokenizer = CLIPTokenizer.from_pretrained(tokenizer)
-        vocabulary = json.loads((tokenizer / "vocab.json").read_text(encoding="utf-8"))
-        self.model = Denoiser(create_text_encoder(vocabulary), create_unet())
+        self.model = Denoiser(text_encoder, create_unet())
         self.averaged = moving_average(self.model, EMA_DECAY)
         self._optimizer = create_optimizer(self.model)
         self._scenes = scenes
@@ -111,7 +117,7 @@ class DenoiserTraining:
         progress = self.run.progress
         latents, token_ids = self._draw_batch(Random(f"denoiser {progress.step}"))
         generator = torch.Generator().manual_seed(progress.step)
-        timesteps = torch.randint(0, NUM_TIMESTEPS, (len(latents),), generator=generator)
+        timesteps = draw_timesteps(len(latents), generator)
         noise = torch.randn(latents.shape, generator=generator)
         noised, velocity = velocity_batch(latents, timesteps, noise)
         noised = noised.contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,8 @@
 """Trains the diffusion demo: `python -m demos.diffusion_training.train --state-dir DIR`.
 
-The autoencoder comes first, then the latents of the scenes, then the denoiser on those, and at the
-end the decoder alone, for sharper edges. A run that was stopped goes on where it was.
+The autoencoder comes first, then the latents of the scenes, then the text encoder, then the
+denoiser on all of those, and at the end the decoder alone, for sharper edges. A run that was
+stopped goes on where it was.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from demos.diffusion_training.decoder import DecoderTraining
 from demos.diffusion_training.denoiser import DenoiserTraining
 from demos.diffusion_training.latents import draw_scenes, load_latents
 from demos.diffusion_training.pictures import CHECKPOINT
+from demos.diffusion_training.text import TextTraining
 from demos.diffusion_training.tokenizer import write_tokenizer
 from demos.training.run import keep_freed_memory, stop_on_sigterm
 
@@ -39,6 +41,9 @@ def main() -> None:
     parser.add_argument("--state-dir", type=Path, required=True, help="where the run is kept")
     parser.add_argument(
         "--autoencoder-minutes", type=float, default=15, help="the autoencoder's training time"
+    )
+    parser.add_argument(
+        "--text-minutes", type=float, default=4, help="time for the text encoder alone"
     )
     parser.add_argument(
         "--minutes", type=float, default=60, help="the denoiser's training time, restarts included"
@@ -66,8 +71,16 @@ def main() -> None:
     scenes = draw_scenes(options.scenes)
     latents = load_latents(folder / "latents.pt", autoencoder.result, len(scenes))
     tokenizer = open_tokenizer(folder / "tokenizer")
+    text = TextTraining(folder / "text.pt", options.text_minutes * 60, tokenizer)
+    if not options.export_only:
+        text.train(stop)
     denoiser = DenoiserTraining(
-        folder / "denoiser.pt", options.minutes * 60, tokenizer, scenes, latents
+        folder / "denoiser.pt",
+        options.minutes * 60,
+        tokenizer,
+        text.text_encoder,
+        scenes,
+        latents,
     )
     decoder = DecoderTraining(
         folder / "decoder.pt", options.decoder_minutes * 60, autoencoder.result, scenes, latents
