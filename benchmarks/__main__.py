@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the commands serve, offline, peers and those for images."""
+"""`python -m benchmarks`: the commands serve, offline, steps, peers and those for images."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def create_app(name: str = "python -m benchmarks") -> App:
     from benchmarks.peers.command import run_peers
     from benchmarks.peers.config import PeersConfig
     from benchmarks.serve import ServeConfig, run_serve
+    from benchmarks.step_profile import StepsConfig, run_steps
 
     app = App(
         name=name,
@@ -31,6 +32,7 @@ def create_app(name: str = "python -m benchmarks") -> App:
     )
     add_command(app, ServeConfig, run_serve, name="serve")
     add_command(app, OfflineConfig, run_offline, name="offline")
+    add_command(app, StepsConfig, run_steps, name="steps")
     add_command(app, PeersConfig, run_peers, name="peers")
     add_command(app, ImagesConfig, run_images, name="images")
     add_command(app, QualityConfig, run_quality, name="image-quality")
