@@ -21,39 +21,35 @@ def draw(
     logits: FloatArray,
     sampling: SamplingParams,
     generator: np.random.Generator,
-    token_ids: IntArray | None = None,
 ) -> int:
     """Index into `logits` of the token drawn; takes one number from the generator.
 
     Args:
-        logits: The whole row, or candidates that hold at least the `top_k` likeliest. [V]
+        logits: The whole row, or what of it may be drawn, in the order of the ids: ties go to the
+            first, so that the result does not depend on how candidates were found. [V]
         sampling: Temperature above 0.
         generator: The sequence's own.
-        token_ids: The ids of candidates; ties are broken by id, so that the result does not
-            depend on how candidates were found. [V]
     """
     weights = logits - logits.max()
     weights *= np.float32(1 / sampling.temperature)
     np.exp(weights, out=weights)  # [V], the largest is 1
     position = generator.random()
-    kept = _kept(weights, sampling, token_ids)
+    kept = _kept(weights, sampling)
     if kept is None:
         return _locate(weights, position)
     return int(kept[_locate(weights[kept], position)])
 
 
-def _kept(
-    weights: FloatArray, sampling: SamplingParams, token_ids: IntArray | None
-) -> IntArray | None:
+def _kept(weights: FloatArray, sampling: SamplingParams) -> IntArray | None:
     """Indices that survive the cuts; None keeps all in their order."""
     if sampling.top_k == 0 and sampling.top_p == 1:
         return np.flatnonzero(weights >= sampling.min_p) if sampling.min_p else None
     if sampling.top_k:
-        order = _ranked(weights, sampling.top_k, token_ids)
+        order = likeliest(weights, sampling.top_k)
         total = float(weights[order].sum(dtype=np.float64))
     else:
         total = float(_block_sums(weights).sum())
-        order = _nucleus_candidates(weights, sampling.top_p * total, token_ids)
+        order = _nucleus_candidates(weights, sampling.top_p * total)
     if sampling.top_p < 1:
         cumulative = np.cumsum(weights[order], dtype=np.float64)
         num_kept = int(np.searchsorted(cumulative, sampling.top_p * total)) + 1
@@ -63,9 +59,9 @@ def _kept(
     return order
 
 
-def _nucleus_candidates(weights: FloatArray, mass: float, token_ids: IntArray | None) -> IntArray:
+def _nucleus_candidates(weights: FloatArray, mass: float) -> IntArray:
     """Enough of the likeliest tokens to hold `mass`, in an order that can be cut where it does."""
-    order = _ranked(weights, _FIRST_CUT, token_ids)
+    order = likeliest(weights, _FIRST_CUT)
     if weights[order].sum(dtype=np.float64) >= mass:
         return order
     # A flat row. Positive floats are ordered as their bits are, so their upper half is a bin; only
@@ -75,12 +71,6 @@ def _nucleus_candidates(weights: FloatArray, mass: float, token_ids: IntArray | 
     last = max(len(above) - 1 - int(np.searchsorted(above, mass)), 0)
     whole, cut = np.flatnonzero(bins > last), np.flatnonzero(bins == last)
     return np.concatenate([whole, cut[np.lexsort((cut, -weights[cut]))]])
-
-
-def _ranked(weights: FloatArray, k: int, token_ids: IntArray | None) -> IntArray:
-    if token_ids is None:
-        return likeliest(weights, k)
-    return np.lexsort((token_ids, -weights))[:k]
 
 
 def _locate(weights: FloatArray, position: float) -> int:

@@ -42,7 +42,7 @@ class RunOutput(Protocol):
         ...
 
     def candidates(self, row: int, k: int) -> tuple[IntArray, FloatArray]:
-        """At least the `k` most likely tokens of a row, unordered: ids and logits. [>= k] each."""
+        """At least the `k` most likely tokens of a row, by id: ids and logits. [>= k] each."""
         ...
 
     def logits(self, row: int) -> FloatArray:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from engines.llm.candidates import likeliest
+from engines.llm.constraint import allowed_token_ids
 from engines.llm.draw import draw
 from engines.llm.output import TokenLogprobs
 from engines.llm.runner import FloatArray, IntArray, RunOutput
@@ -44,13 +45,15 @@ class Sampler:
 
     def sample(self, output: RunOutput, rows: IntArray, seqs: Rows[Sequence]) -> list[Sampled]:
         """Draw a token for each sequence from its row of the output. `rows` is [len(seqs)]."""
-        greedy = [index for index, seq in enumerate(seqs) if _is_plain_greedy(seq.sampling)]
+        greedy = [index for index, seq in enumerate(seqs) if _is_plain_greedy(seq)]
         chosen = dict(zip(greedy, output.argmax(rows[greedy]).tolist(), strict=True))
         sampled = []
         for index, (row, seq) in enumerate(zip(rows.tolist(), seqs, strict=True)):
             token_id = chosen.get(index)
             if token_id is None:
                 token_id = self._draw(output, row, seq)
+            if seq.constraint is not None:
+                seq.constraint.accept(token_id)
             num_logprobs = seq.sampling.num_logprobs
             if num_logprobs is None:
                 sampled.append(Sampled(token_id))
@@ -66,15 +69,23 @@ class Sampler:
     def _draw(self, output: RunOutput, row: int, seq: Sequence) -> int:
         sampling = seq.sampling
         state = self._state(seq)
-        if _has_adjustments(sampling):
-            logits = _adjust(output.logits(row), seq, state)
-            if sampling.temperature < _GREEDY:
-                return int(logits.argmax())
-            return draw(logits, sampling, state.generator)
-        if sampling.top_k > 0:
+        mask = None if seq.constraint is None else seq.constraint.mask()
+        is_whole = mask is None and not _has_adjustments(sampling)
+        if is_whole and sampling.top_k > 0 and sampling.temperature >= _GREEDY:
             token_ids, logits = output.candidates(row, sampling.top_k)
-            return int(token_ids[draw(logits, sampling, state.generator, token_ids)])
-        return draw(output.logits(row), sampling, state.generator)
+            return int(token_ids[draw(logits, sampling, state.generator)])
+        logits = output.logits(row)
+        if _has_adjustments(sampling):
+            logits = _adjust(logits, seq, state)
+        if mask is None:
+            return self._choose(logits, sampling, state)
+        token_ids = allowed_token_ids(mask, logits.size)
+        return int(token_ids[self._choose(logits[token_ids], sampling, state)])
+
+    def _choose(self, logits: FloatArray, sampling: SamplingParams, state: _State) -> int:
+        if sampling.temperature < _GREEDY:
+            return int(logits.argmax())
+        return draw(logits, sampling, state.generator)
 
     def _state(self, seq: Sequence) -> _State:
         state = self._states.get(seq.seq_id)
@@ -115,8 +126,9 @@ def _adjust(logits: FloatArray, seq: Sequence, state: _State) -> FloatArray:
     return logits
 
 
-def _is_plain_greedy(sampling: SamplingParams) -> bool:
-    return sampling.temperature < _GREEDY and not _has_adjustments(sampling)
+def _is_plain_greedy(seq: Sequence) -> bool:
+    is_greedy = seq.sampling.temperature < _GREEDY and seq.constraint is None
+    return is_greedy and not _has_adjustments(seq.sampling)
 
 
 def _has_adjustments(sampling: SamplingParams) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from engines.llm.constraint import TokenConstraint
 from engines.llm.sampling_params import SamplingParams
 
 
@@ -23,7 +24,8 @@ class FinishReason(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """Only the scheduler changes a sequence; `eq=False` makes identity its hash.
+    """Only the scheduler changes a sequence, and the sampler its constraint; `eq=False` makes
+    identity its hash.
 
     `token_ids` is the prompt and the answer so far. The KV cache holds the first
     `num_computed_tokens` of them; while running that is all but the last.
@@ -33,6 +35,7 @@ class Sequence:
     token_ids: list[int]
     num_prompt_tokens: int
     sampling: SamplingParams
+    constraint: TokenConstraint | None = None
     status: SequenceStatus = SequenceStatus.WAITING
     finish_reason: FinishReason | None = None
     slot: int | None = None
@@ -40,11 +43,17 @@ class Sequence:
     num_cached_tokens: int = 0  # of the prompt, reused from another sequence
 
     @classmethod
-    def from_prompt(cls, seq_id: int, prompt_ids: list[int], sampling: SamplingParams) -> Sequence:
+    def from_prompt(
+        cls,
+        seq_id: int,
+        prompt_ids: list[int],
+        sampling: SamplingParams,
+        constraint: TokenConstraint | None = None,
+    ) -> Sequence:
         """A waiting sequence; the prompt is copied."""
         if not prompt_ids:
             raise ValueError("the prompt is empty, but a model needs at least one token")
-        return cls(seq_id, list(prompt_ids), len(prompt_ids), sampling)
+        return cls(seq_id, list(prompt_ids), len(prompt_ids), sampling, constraint)
 
     @property
     def num_tokens(self) -> int:

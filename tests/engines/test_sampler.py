@@ -138,3 +138,69 @@ def test_candidates_hold_the_k_largest_and_ties_go_by_id(seed, k, size):
 def test_a_value_out_of_range_is_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f"{field} is {value}"):
         SamplingParams(**{field: value})
+
+
+class Among:
+    """Allows some tokens, others after each."""
+
+    def __init__(self, *allowed: set[int] | None) -> None:
+        self.allowed = list(allowed)
+        self.accepted: list[int] = []
+
+    def mask(self):
+        tokens = self.allowed[len(self.accepted)]
+        if tokens is None:
+            return None
+        bits = np.zeros(-(-VOCAB // 32) * 32, np.uint8)
+        bits[list(tokens)] = 1
+        return np.packbits(bits, bitorder="little").view(np.uint32)
+
+    def accept(self, token_id):
+        self.accepted.append(token_id)
+
+
+def constrained(logits, constraint, count, **sampling):
+    params = SamplingParams(seed=1, **sampling)
+    seq, sampler = Sequence.from_prompt(0, [1], params, constraint), Sampler()
+    output = ArrayLogits(np.asarray(logits, np.float32)[None])
+    return [sampler.sample(output, np.array([0]), [seq])[0].token_id for _ in range(count)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sets(st.integers(0, VOCAB - 1), min_size=1, max_size=40),
+    st.sampled_from([0.0, 1.0]),
+    st.sampled_from([0, 7]),
+    st.sampled_from([0.5, 1.0]),
+    st.sampled_from([0.0, 1.0]),
+)
+def test_only_what_a_constraint_allows_is_drawn(tokens, temperature, top_k, top_p, penalty):
+    constraint = Among(*[tokens] * 20)
+    drawn = constrained(
+        random_logits(0), constraint, 20,
+        temperature=temperature, top_k=top_k, top_p=top_p, presence_penalty=penalty,
+    )  # fmt: skip
+    assert set(drawn) <= tokens
+    assert constraint.accepted == drawn
+
+
+def test_a_greedy_answer_takes_the_likeliest_of_the_allowed():
+    logits = random_logits(3)
+    allowed = {5, 900, 1999}
+    best = max(allowed, key=lambda token: logits[token])
+    drawn = constrained(logits, Among(allowed, None), 2, temperature=0)
+    assert drawn == [best, int(logits.argmax())]
+
+
+def test_a_constraint_that_allows_all_changes_no_draw():
+    logits = random_logits(4)
+    for cuts in ({}, {"top_k": 9}, {"top_p": 0.9}, {"top_k": 9, "top_p": 0.9, "min_p": 0.1}):
+        free = constrained(logits, Among(*[None] * 30), 30, **cuts)
+        assert constrained(logits, Among(*[set(range(VOCAB))] * 30), 30, **cuts) == free
+        assert draw(logits, 30, **cuts) == free
+
+
+def test_allowed_tokens_are_drawn_as_likely_as_they_are_among_themselves():
+    logits = np.log(np.array([0.5, 0.25, 0.15, 0.1] + [1e-9] * (VOCAB - 4))).astype(np.float32)
+    drawn = constrained(logits, Among(*[{1, 3}] * 4000), 4000)
+    assert np.mean(np.array(drawn) == 1) == pytest.approx(0.25 / 0.35, abs=0.03)
