@@ -1,0 +1,194 @@
+"""Structured output: schemas, regular expressions and grammars into masks over the vocabulary.
+
+The grammars are llguidance's; this is what stands around them: limits, a bounded cache, the
+tokenizer that is built once and off the start-up path, and the state of each answer.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from engines.errors import InvalidRequest
+from engines.llm.constraint import TokenMask
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+MAX_GRAMMAR_LENGTH = 65_536  # characters; the largest compile within a second
+_CACHE_SIZE = 64  # compiled grammars, least recently used go first
+
+GrammarKind = Literal["json_object", "json_schema", "regex", "choice", "lark"]
+
+
+@dataclass(frozen=True, slots=True)
+class GrammarSpec:
+    """What an answer has to be.
+
+    Attributes:
+        kind: How `source` is to be read.
+        source: The text of a schema, an expression or a grammar; of a choice a JSON list.
+        param: The request's field, for errors.
+    """
+
+    kind: GrammarKind
+    source: str
+    param: str
+
+    @classmethod
+    def json_object(cls, param: str) -> GrammarSpec:
+        """Any JSON object."""
+        return cls("json_object", '{"type": "object"}', param)
+
+    @classmethod
+    def json_schema(cls, schema: Mapping[str, Any] | bool | str, param: str) -> GrammarSpec:
+        """A JSON value that the schema allows; `schema` may be JSON text."""
+        return cls("json_schema", schema if isinstance(schema, str) else _dump(schema), param)
+
+    @classmethod
+    def choice(cls, choices: Iterable[str], param: str) -> GrammarSpec:
+        """One of some texts."""
+        return cls("choice", _dump(list(choices)), param)
+
+
+class GrammarState:
+    """One answer's place in its grammar; implements `TokenConstraint`."""
+
+    def __init__(self, matcher: LLMatcher, num_words: int) -> None:
+        self._matcher = matcher
+        self._mask: TokenMask = np.empty((1, num_words), np.uint32)
+
+    def mask(self) -> TokenMask:
+        from llguidance.numpy import fill_next_token_bitmask
+
+        # Where the grammar has ended, or gave up, only the end of the answer is allowed.
+        fill_next_token_bitmask(self._matcher, self._mask.view(np.int32))
+        mask: TokenMask = self._mask[0]
+        return mask
+
+    def accept(self, token_id: int) -> None:
+        self._matcher.consume_token(token_id)
+
+
+class GrammarCompiler:
+    """Compiles grammars for one engine's tokenizer; any thread may use it.
+
+    Args:
+        tokenizer: The engine's tokenizer.json.
+        vocab_size: Columns of the logits that can be sampled.
+        eos_token_ids: Tokens that end an answer.
+    """
+
+    def __init__(self, tokenizer: Path, vocab_size: int, eos_token_ids: Iterable[int]) -> None:
+        self._path = tokenizer
+        self._vocab_size = vocab_size
+        self._eos_token_ids = sorted(eos_token_ids)
+        self._lock = threading.Lock()
+        self._tokenizer: LLTokenizer | None = None
+        self._compiled: OrderedDict[GrammarSpec, LLMatcher] = OrderedDict()
+
+    def compile(self, spec: GrammarSpec) -> None:
+        """Compile a grammar, unless it was compiled a while ago; takes up to a second.
+
+        Raises:
+            InvalidRequest: It is no grammar, too large or too complex; the message names the field.
+        """
+        self._matcher(spec)
+
+    def new_state(self, spec: GrammarSpec) -> GrammarState:
+        """The state of an answer that has not begun.
+
+        Raises:
+            InvalidRequest: As `compile`.
+        """
+        return GrammarState(self._matcher(spec).deep_copy(), -(-self._vocab_size // 32))
+
+    def _matcher(self, spec: GrammarSpec) -> LLMatcher:
+        with self._lock:
+            found = self._compiled.get(spec)
+            if found is not None:
+                self._compiled.move_to_end(spec)
+                return found
+            tokenizer = self._open_tokenizer()
+        matcher = _compile(spec, tokenizer)
+        with self._lock:
+            self._compiled[spec] = matcher
+            if len(self._compiled) > _CACHE_SIZE:
+                self._compiled.popitem(last=False)
+        return matcher
+
+    def _open_tokenizer(self) -> LLTokenizer:
+        if self._tokenizer is None:
+            from llguidance import LLTokenizer
+
+            self._tokenizer = LLTokenizer(
+                self._path.read_text(encoding="utf-8"),
+                n_vocab=self._vocab_size,
+                eos_token=self._eos_token_ids,
+            )
+        return self._tokenizer
+
+
+def _compile(spec: GrammarSpec, tokenizer: LLTokenizer) -> LLMatcher:
+    from llguidance import LLMatcher
+
+    if len(spec.source) > MAX_GRAMMAR_LENGTH:
+        raise InvalidRequest(
+            f"{spec.param} has {len(spec.source)} characters, but a grammar may have at most "
+            f"{MAX_GRAMMAR_LENGTH}",
+            spec.param,
+        )
+    try:
+        matcher = LLMatcher(tokenizer, _grammar(spec), log_level=0)
+        problem = matcher.get_error() if matcher.is_error() else None
+    except (ValueError, RecursionError) as error:
+        problem = str(error)
+    if problem is not None:
+        raise InvalidRequest(
+            f"{spec.param} cannot be used as {_NAMES[spec.kind]}: {_first_line(problem)}",
+            spec.param,
+        )
+    return matcher
+
+
+_NAMES: Mapping[GrammarKind, str] = {
+    "json_object": "a JSON schema",
+    "json_schema": "a JSON schema",
+    "regex": "a regular expression",
+    "choice": "a choice",
+    "lark": "a Lark grammar",
+}
+
+
+def _grammar(spec: GrammarSpec) -> str:
+    """The grammar as llguidance takes it."""
+    from llguidance import LLMatcher
+
+    match spec.kind:
+        case "json_object" | "json_schema":
+            return LLMatcher.grammar_from_json_schema(spec.source)
+        case "regex":
+            return LLMatcher.grammar_from_regex(spec.source)
+        case "choice":
+            texts = " | ".join(map(_dump, json.loads(spec.source)))
+            if not texts:
+                raise ValueError("it has no texts to choose from")
+            return LLMatcher.grammar_from_lark(f"start: {texts}")
+        case "lark":
+            return LLMatcher.grammar_from_lark(spec.source)
+
+
+def _first_line(problem: str) -> str:
+    line = problem.strip().splitlines()[0] if problem.strip() else "it is not valid"
+    return line if len(line) <= 200 else f"{line[:197]}..."
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
