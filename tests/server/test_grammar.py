@@ -130,7 +130,7 @@ def test_what_is_no_grammar_is_refused_by_its_field(compiler, spec):
 
 
 def test_a_grammar_that_is_too_long_is_refused_before_it_is_read(compiler):
-    with pytest.raises(InvalidRequest, match=f"has 65537 characters, .* at most {MAX_GRAMMAR_LENGTH}"):
+    with pytest.raises(InvalidRequest, match="has 65537 characters, but"):
         compiler.compile(GrammarSpec("regex", "a" * (MAX_GRAMMAR_LENGTH + 1), "guided_regex"))
 
 
