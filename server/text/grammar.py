@@ -76,6 +76,11 @@ class GrammarState:
     def accept(self, token_id: int) -> None:
         self._matcher.consume_token(token_id)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing but the end can follow."""
+        return self._matcher.is_stopped()
+
 
 class GrammarCompiler:
     """Compiles grammars for one engine's tokenizer; any thread may use it.
