@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from engines.llm.output import StepOutput, TokenLogprobs
 from engines.llm.sequence import FinishReason
+from server.text.chat_format import ReasoningCounter
 from server.text.detokenizer import Detokenizer
 from server.text.stop_strings import StopMatcher
 
@@ -42,6 +43,7 @@ class Answer:
         detokenizer: A fresh one.
         stop_matcher: A fresh one, or None without stop strings.
         echo: The prompt's text, to come before the answer, or None.
+        reasoning: Counts the tokens of the answer's reasoning.
     """
 
     __slots__ = (
@@ -50,6 +52,7 @@ class Answer:
         "_echo",
         "_emitted",
         "_entries",
+        "_reasoning",
         "_stop_matcher",
         "finish_reason",
         "index",
@@ -62,6 +65,7 @@ class Answer:
         detokenizer: Detokenizer,
         stop_matcher: StopMatcher | None = None,
         echo: str | None = None,
+        reasoning: ReasoningCounter | None = None,
     ) -> None:
         self.index = index
         self.num_tokens = 0
@@ -69,6 +73,7 @@ class Answer:
         self._detokenizer = detokenizer
         self._stop_matcher = stop_matcher
         self._echo = echo
+        self._reasoning = reasoning
         self._decoded = 0  # characters of all tokens so far
         self._emitted = 0  # those that are certain to belong to the answer
         self._entries: deque[TokenEntry] = deque()  # of tokens that may yet turn out not to
@@ -82,12 +87,18 @@ class Answer:
         token_id = output.token_id
         if token_id is not None:
             self.num_tokens += 1
+            if self._reasoning is not None:
+                self._reasoning.push(token_id)
             if output.finish_reason is not FinishReason.STOP:
                 text += self._add_token(token_id, output.logprobs)
         if output.finish_reason is not None and self.finish_reason is None:
             text += self._finish(output.finish_reason)
         self._emitted += len(text)
         return text
+
+    @property
+    def num_reasoning_tokens(self) -> int:
+        return 0 if self._reasoning is None else self._reasoning.count
 
     def add_prompt_entries(self, entries: list[TokenEntry]) -> None:
         """Put the tokens of an echoed prompt before those of the answer."""

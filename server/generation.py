@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
 from typing import Self
 
 from engines.errors import ContextLengthExceeded
+from engines.llm.constraint import TokenConstraint
 from engines.llm.output import StepOutput, TokenLogprobs
 from engines.llm.sampling_params import SamplingParams
 from engines.llm.sequence import Sequence
 from server.answer import Answer, Delta, TokenEntry
 from server.observe import RequestRecord
 from server.registry import ChatModel
-from server.schema.usage import CompletionUsage, PromptTokensDetails
+from server.schema.usage import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
+from server.text.chat_format import ReasoningCounter
 from server.text.stop_strings import StopMatcher, StopStrings
 
 _SEED_BITS = 2**64 - 1  # seeds are taken modulo 2**64, so that negative ones work
@@ -28,6 +31,8 @@ class GenerationOptions:
     stops: StopStrings | None = None
     skip_special_tokens: bool = True
     echoes: tuple[str, ...] | None = None  # the prompts' texts, to be repeated before the answers
+    new_constraint: Callable[[], TokenConstraint] | None = None  # of each answer
+    new_counter: Callable[[], ReasoningCounter] | None = None  # of each answer's reasoning
 
 
 class Generation:
@@ -62,6 +67,7 @@ class Generation:
                 seq_id,
                 prompts[index // options.num_choices],
                 _seeded(options.sampling, index % options.num_choices),
+                None if options.new_constraint is None else options.new_constraint(),
             )
             for index, seq_id in enumerate(seq_ids)
         ]
@@ -81,6 +87,9 @@ class Generation:
             completion_tokens=num_output_tokens,
             total_tokens=self.num_prompt_tokens + num_output_tokens,
             prompt_tokens_details=PromptTokensDetails(cached_tokens=sum(self._num_cached.values())),
+            completion_tokens_details=CompletionTokensDetails(
+                reasoning_tokens=sum(a.num_reasoning_tokens for a in self.answers.values())
+            ),
         )
 
     @property
@@ -184,6 +193,7 @@ def _answer(model: ChatModel, options: GenerationOptions, index: int) -> Answer:
         text.detokenizer(skip_special_tokens=options.skip_special_tokens),
         None if stops is None else StopMatcher(stops),
         None if echoes is None else echoes[index // options.num_choices],
+        None if options.new_counter is None else options.new_counter(),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from engines.errors import EngineError, EngineIncompatible
-from engines.load import EngineOptions, available_memory, load_llm_engine
+from engines.load import EngineOptions, available_memory, load_llm_engine, require_chat
 from engines.load_image import ImageEngineOptions, load_image_engine
 from engines.store import EngineFolder
 from server.chat_worker import ChatWorker
@@ -16,6 +16,7 @@ from server.config import ServerConfig
 from server.image_worker import ImageWorker
 from server.images.prompts import PromptEncoder
 from server.registry import ChatModel, ImageModel, ModelRegistry, ServedModel
+from server.text.grammar import GrammarCompiler
 from server.text.processor import TextProcessor
 
 logger = logging.getLogger(__name__)
@@ -153,7 +154,18 @@ def _load_chat(
         max_queue_size=config.max_queue_size,
         request_timeout_s=config.request_timeout,
     )
-    return ChatModel(id=names[0], folder=folder, worker=worker, text=text, aliases=names[1:])
+    spec = require_chat(folder)
+    grammars = GrammarCompiler(
+        (folder.path / "tokenizer.json").read_text, spec.num_tokens, spec.eos_token_ids
+    )
+    return ChatModel(
+        id=names[0],
+        folder=folder,
+        worker=worker,
+        text=text,
+        grammars=grammars,
+        aliases=names[1:],
+    )
 
 
 def _load_image(folder: EngineFolder, names: tuple[str, ...], config: ServerConfig) -> ImageModel:

@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from server.errors import ErrorResponse
-from server.schema.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
+from server.schema.chat import ChatCompletionRequest
+from server.schema.chat_answer import ChatCompletion, ChatCompletionChunk
 from server.schema.completions import Completion, CompletionRequest
 from server.schema.images import (
     ImageCompletedEvent,

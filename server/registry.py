@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from server.chat_worker import ChatWorker
     from server.image_worker import ImageWorker
     from server.images.prompts import PromptEncoder
+    from server.text.grammar import GrammarCompiler
     from server.text.processor import TextProcessor
     from server.worker import EngineWorker
 
@@ -49,6 +50,13 @@ class ChatModel(ServedModel):
 
     worker: ChatWorker
     text: TextProcessor
+    grammars: GrammarCompiler
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Tokens that end an answer."""
+        spec = self.folder.manifest.chat
+        return () if spec is None else spec.eos_token_ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
 from falcon.asgi import Request, Response
 
 from server.generation import Generation, GenerationOptions, token_limit
+from server.output_format import OutputFormat, output_format
 from server.registry import ChatModel, ModelRegistry
 from server.routes.answering import AnswerIdentity, off_loop, respond
 from server.routes.chat_writer import ChatWriter
@@ -30,14 +32,18 @@ class ChatCompletions:
         request.check()
         check_supported(body, CHAT)
         prompt = await off_loop(req, _encode, model, request, body)
+        # Compiling a grammar takes milliseconds, or as much as a second.
+        output = await asyncio.to_thread(output_format, model, request, prompt)
         generation = Generation(
-            model, [prompt], _options(model, request, prompt), req.context.record
+            model, [prompt], _options(model, request, prompt, output), req.context.record
         )
         writer = ChatWriter(
             AnswerIdentity.new("chatcmpl", request.model, model),
             model.text.tokenizer,
+            output.new_parser,
             has_logprobs=bool(request.logprobs),
             includes_usage=request.includes_usage,
+            is_legacy=request.is_legacy,
         )
         await respond(req, resp, generation, writer, streamed=bool(request.stream))
 
@@ -47,15 +53,23 @@ def _encode(model: ChatModel, request: ChatCompletionRequest, body: dict[str, An
     opens_turn = request.add_generation_prompt
     return model.text.encode_chat(
         msgspec.to_builtins(request.messages),
-        tools=body["tools"] if request.offers_tools else None,  # fields in the client's order
+        tools=_tools(request, body) if request.offers_tools else None,
         add_generation_prompt=not continues if opens_turn is None else opens_turn,
         continue_final_message=continues,
         variables=request.template_variables(),
     )
 
 
+def _tools(request: ChatCompletionRequest, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """As the client wrote them, the order of their fields too."""
+    if request.is_legacy:
+        return [{"type": "function", "function": function} for function in body["functions"]]
+    tools: list[dict[str, Any]] = body["tools"]
+    return tools
+
+
 def _options(
-    model: ChatModel, request: ChatCompletionRequest, prompt: list[int]
+    model: ChatModel, request: ChatCompletionRequest, prompt: list[int], output: OutputFormat
 ) -> GenerationOptions:
     worker = model.worker
     limit = token_limit(worker.max_context, len(prompt), request.answer_limit, "messages")
@@ -69,4 +83,6 @@ def _options(
         num_choices=request.num_choices,
         stops=request.stop_strings(),
         skip_special_tokens=request.skip_special_tokens is not False,
+        new_constraint=output.new_constraint,
+        new_counter=output.new_counter,
     )

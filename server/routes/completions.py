@@ -10,7 +10,7 @@ from server.routes.answering import AnswerIdentity, off_loop, respond
 from server.routes.completion_writer import CompletionWriter
 from server.schema.completions import DEFAULT_MAX_TOKENS, CompletionRequest
 from server.schema.decode import decode
-from server.schema.unsupported import COMPLETIONS, check_supported
+from server.schema.unsupported import COMPLETIONS, check_no_form, check_supported
 
 
 class Completions:
@@ -26,6 +26,7 @@ class Completions:
         req.context.record.model_id = model.id
         request.check(model.worker.vocab_size)
         check_supported(body, COMPLETIONS)
+        check_no_form(body)
         prompts = await off_loop(req, _encode, model, request)
         options = _options(model, request, prompts)
         generation = Generation(model, prompts, options, req.context.record)

@@ -71,6 +71,8 @@ def _expected(problem: str, param: str) -> str:
         return "it must be one of system, developer, user, assistant and tool"
     if ".content[" in param:
         return "it must be text: this model reads no images, sounds or files"
+    if param == "response_format.type":
+        return "it must be one of text, json_object and json_schema"
     return 'it must be "function"' if param.endswith(".type") else problem
 
 

@@ -15,17 +15,12 @@ from server.errors import ApiError
 _SAMPLING = {
     "allowed_token_ids": "restricting the vocabulary",
     "bad_words": "forbidding words",
-    "guided_choice": "structured output",
-    "guided_grammar": "structured output",
-    "guided_json": "structured output",
-    "guided_regex": "structured output",
     "include_stop_str_in_output": "including the stop string",
     "length_penalty": "beam search",
     "logits_processors": "sending code",
     "min_tokens": "a least number of tokens",
     "prompt_logprobs": "logprobs of the prompt (use echo and logprobs of /v1/completions)",
     "return_tokens_as_token_ids": "tokens as ids",
-    "structured_outputs": "structured output",
     "truncate_prompt_tokens": "truncating the prompt",
     "use_beam_search": "beam search",
 }
@@ -34,11 +29,14 @@ CHAT = _SAMPLING | {
     "chat_template": "a chat template in the request",
     "documents": "documents",
     "echo": "repeating the prompt",
-    "function_call": "functions (use tools)",
-    "functions": "functions (use tools)",
     "web_search_options": "web search",
 }
 COMPLETIONS = _SAMPLING | {
+    "guided_choice": "structured output",
+    "guided_grammar": "structured output",
+    "guided_json": "structured output",
+    "guided_regex": "structured output",
+    "structured_outputs": "structured output",
     "prompt_embeds": "a prompt of embeddings",
     "suffix": "filling in before a suffix",
 }
@@ -116,16 +114,23 @@ def check_supported(body: Mapping[str, Any], fields: Mapping[str, str]) -> None:
         ApiError: 400, which names the field.
     """
     check_fields(body, fields)
-    if body.get("response_format") not in _TEXT_FORMATS:
-        raise _refusal(
-            'response_format asks for structured output, but this server supports {"type": "text"} '
-            "only",
-            "response_format",
-        )
     if body.get("modalities") not in _TEXT_MODALITIES:
         raise _refusal(
             'modalities asks for more than text, but this server supports ["text"] only',
             "modalities",
+        )
+
+
+def check_no_form(body: Mapping[str, Any]) -> None:
+    """Refuse a text completion whose `response_format` is not plain text.
+
+    Raises:
+        ApiError: 400.
+    """
+    if body.get("response_format") not in _TEXT_FORMATS:
+        raise _refusal(
+            "response_format asks for structured output, but /v1/chat/completions alone has it",
+            "response_format",
         )
 
 

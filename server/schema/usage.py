@@ -11,6 +11,12 @@ class PromptTokensDetails(msgspec.Struct, kw_only=True):
     cached_tokens: int = 0
 
 
+class CompletionTokensDetails(msgspec.Struct, kw_only=True):
+    """`reasoning_tokens` of the answer were thoughts, their marks included."""
+
+    reasoning_tokens: int = 0
+
+
 class CompletionUsage(msgspec.Struct, kw_only=True):
     """Tokens in and out; a token that ends an answer (end of sequence, stop) counts."""
 
@@ -18,6 +24,7 @@ class CompletionUsage(msgspec.Struct, kw_only=True):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
 
 
 class TopLogprob(msgspec.Struct, kw_only=True):

@@ -44,6 +44,7 @@ class ChatTemplate:
             self._template = _environment().from_string(source)
         except jinja2.TemplateError as error:
             raise EngineCorrupt(f"the engine's chat template is not valid Jinja: {error}") from None
+        self.source = source
         self._special_tokens = dict(special_tokens)
         self.knows_developer = "developer" in source
 

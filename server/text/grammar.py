@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -86,13 +85,15 @@ class GrammarCompiler:
     """Compiles grammars for one engine's tokenizer; any thread may use it.
 
     Args:
-        tokenizer: The engine's tokenizer.json.
+        read_tokenizer: Reads the engine's tokenizer.json, when it is first needed.
         vocab_size: Columns of the logits that can be sampled.
         eos_token_ids: Tokens that end an answer.
     """
 
-    def __init__(self, tokenizer: Path, vocab_size: int, eos_token_ids: Iterable[int]) -> None:
-        self._path = tokenizer
+    def __init__(
+        self, read_tokenizer: Callable[[], str], vocab_size: int, eos_token_ids: Iterable[int]
+    ) -> None:
+        self._read_tokenizer = read_tokenizer
         self._vocab_size = vocab_size
         self._eos_token_ids = sorted(eos_token_ids)
         self._lock = threading.Lock()
@@ -134,7 +135,7 @@ class GrammarCompiler:
             from llguidance import LLTokenizer
 
             self._tokenizer = LLTokenizer(
-                self._path.read_text(encoding="utf-8"),
+                self._read_tokenizer(),
                 n_vocab=self._vocab_size,
                 eos_token=self._eos_token_ids,
             )

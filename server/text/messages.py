@@ -27,6 +27,10 @@ def _template_message(message: Message, knows_developer: bool) -> Message:
     message = message | {"content": _content(message.get("content"))}
     if message["role"] == "developer" and not knows_developer:
         message["role"] = "system"
+    if message["role"] == "function":
+        message["role"] = "tool"
+    if message.get("function_call"):
+        message["tool_calls"] = [{"type": "function", "function": message.pop("function_call")}]
     if message.get("tool_calls"):
         message["tool_calls"] = [_tool_call(call) for call in message["tool_calls"]]
     given = (message[name] for name in _REASONING_FIELDS if message.get(name) is not None)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import EngineCorrupt, InvalidRequest
+from server.text.chat_format import ChatFormat
 from server.text.chat_template import ChatTemplate
 from server.text.detokenizer import Detokenizer
 from server.text.escape import SpecialTokenEscape, unused_mark
@@ -30,6 +31,9 @@ class TextProcessor:
         self.tokenizer = tokenizer
         self.template = template
         self.generation_config = generation_config or GenerationConfig()
+        self.chat_format = (
+            ChatFormat() if template is None else ChatFormat.of(tokenizer, template.source)
+        )
         self._escape = SpecialTokenEscape(tokenizer.special_tokens)
 
     @classmethod

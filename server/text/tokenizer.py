@@ -75,6 +75,11 @@ class Tokenizer:
                 ids += self._encode_plain(piece.replace(mark, "") if mark else piece)
         return ids
 
+    def token_id(self, text: str) -> int | None:
+        """The token that stands for a whole text, special or added; None if none does."""
+        token_id: int | None = self._tokenizer.token_to_id(text)
+        return token_id
+
     def encode_prompt(self, text: str) -> list[int]:
         """The ids of a bare prompt, with the beginning and end that the tokenizer gives it."""
         return [*self._prefix_ids, *self.encode(text), *self._suffix_ids]

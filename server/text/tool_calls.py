@@ -67,6 +67,27 @@ def calls_grammar(
     )
 
 
+def calls_or_value_grammar(
+    form: CallForm,
+    functions: Sequence[Function],
+    schema: Any,
+    *,
+    is_parallel: bool,
+    marks_are_tokens: bool = True,
+) -> str:
+    """A Lark grammar of calls, or of a JSON value that a schema allows.
+
+    Raises:
+        ValueError: As `calls_grammar`.
+    """
+    calls = calls_grammar(
+        form, functions, is_parallel=is_parallel, marks_are_tokens=marks_are_tokens
+    )
+    return f"start: calls | value\nvalue: %json {json.dumps(schema)}\n" + calls.replace(
+        "start:", "calls:", 1
+    )
+
+
 def body_grammar(
     form: CallForm, functions: Sequence[Function], *, marks_are_tokens: bool = True
 ) -> str:

@@ -13,6 +13,7 @@ from engines.manifest import ChatSpec, FileEntry, Manifest, Source
 from engines.store import EngineFolder
 from server.chat_worker import ChatWorker
 from server.registry import ChatModel
+from server.text.grammar import GrammarCompiler
 from server.text.processor import TextProcessor
 from tests.checkpoints import CHAT_TEMPLATE, build_tokenizer
 
@@ -205,5 +206,11 @@ def served_model(
         engine, name=id, max_queue_size=max_queue_size, request_timeout_s=request_timeout_s
     )
     return ChatModel(
-        id=id, folder=EngineFolder(path=Path(id), manifest=manifest), worker=worker, text=text
+        id=id,
+        folder=EngineFolder(path=Path(id), manifest=manifest),
+        worker=worker,
+        text=text,
+        grammars=GrammarCompiler(
+            build_tokenizer().to_str, engine.vocab_size, [engine.eos_token_id]
+        ),
     )

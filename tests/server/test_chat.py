@@ -49,6 +49,7 @@ def test_a_whole_answer_is_an_openai_chat_completion():
         "completion_tokens": num_tokens("Hello you"),
         "total_tokens": len(prompt) + num_tokens("Hello you"),
         "prompt_tokens_details": {"cached_tokens": 1},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
 
 

@@ -10,7 +10,9 @@ from tests.server.fakes import scripted_engine, served_model, write_text_files
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
 TOOL = {"type": "function", "function": {"parameters": {}, "name": "f", "own_field": 1}}
-TOOLS_TEMPLATE = "{{ tools | tojson }} {{ enable_thinking | default('unset') }} {{ language }}"
+TOOLS_TEMPLATE = (
+    "{# <tool_call> #}{{ tools | tojson }} {{ enable_thinking | default('unset') }} {{ language }}"
+)
 
 
 def prompt_of(body, template=None, tmp_path=None):

@@ -33,6 +33,7 @@ def test_a_whole_answer_is_an_openai_completion():
         "completion_tokens": num_tokens,
         "total_tokens": len(PROMPT_IDS) + num_tokens,
         "prompt_tokens_details": {"cached_tokens": 1},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
 
 

@@ -27,7 +27,7 @@ TOKENS = ReasoningTokens(
 
 @pytest.fixture(scope="module")
 def compiler() -> GrammarCompiler:
-    return GrammarCompiler(PATH, VOCAB_SIZE, [EOS])
+    return GrammarCompiler(PATH.read_text, VOCAB_SIZE, [EOS])
 
 
 def allowed(constraint) -> set[int] | None:

@@ -29,7 +29,7 @@ PERSON = {
 
 @pytest.fixture(scope="module")
 def compiler() -> GrammarCompiler:
-    return GrammarCompiler(PATH, VOCAB_SIZE, [EOS])
+    return GrammarCompiler(PATH.read_text, VOCAB_SIZE, [EOS])
 
 
 def write(compiler: GrammarCompiler, spec: GrammarSpec, seed: int, max_tokens: int = 300):

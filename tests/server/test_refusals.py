@@ -39,10 +39,9 @@ BOTH = [
     ({"stream": "yes"}, "stream", "must be true or false"),
     ({"stream_options": {}}, "stream_options", "only allowed when stream is true"),
     ({"min_tokens": 3}, "min_tokens", "does not support a least number of tokens"),
-    ({"guided_json": {"type": "object"}}, "guided_json", "structured output"),
-    ({"response_format": {"type": "json_object"}}, "response_format", "structured output"),
     ({"include_stop_str_in_output": True}, "include_stop_str_in_output", "does not support"),
 ]
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
 CHAT = [
     ({"messages": []}, "messages", "its length must be at least 1"),
     ({"messages": "Hi"}, "messages", 'messages is "Hi", but it must be a list'),
@@ -63,10 +62,34 @@ CHAT = [
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "at most 20"),
     ({"tools": [{"type": "web"}]}, "tools[0].type", 'it must be "function"'),
     ({"tools": [{"type": "function"}]}, "tools[0].function", "is missing"),
-    ({"tool_choice": "required"}, "tool_choice", "cannot force a tool call"),
-    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice", "force"),
-    ({"functions": [{"name": "f"}]}, "functions", "use tools"),
-    ({"function_call": "auto"}, "function_call", "use tools"),
+    ({"tool_choice": "required"}, "tool_choice", "asks for a call, but tools is empty"),
+    ({"tool_choice": "sometimes"}, "tool_choice", "none, auto, required or name a function"),
+    (
+        {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "g"}}},
+        "tool_choice",
+        "names the function 'g', but tools has f",
+    ),
+    ({"tools": TOOLS * 2}, "tools[1]", "the name 'f', which is used twice"),
+    ({"tools": TOOLS, "functions": [{"name": "f"}]}, "functions", "one replaces the other"),
+    ({"tools": TOOLS}, "tools", "knows no function calls"),
+    ({"function_call": {"name": "f"}}, "function_call", "but functions is empty"),
+    ({"function_call": "required", "functions": [{"name": "f"}]}, "function_call", "none, auto or"),
+    ({"response_format": {"type": "xml"}}, "response_format.type", "must be one of"),
+    ({"response_format": {"type": "json_object"}, "guided_regex": "a"}, "guided_regex", "one form"),
+    ({"guided_regex": "(a"}, "guided_regex", "cannot be used as a regular expression"),
+    ({"guided_choice": []}, "guided_choice", "no texts to choose from"),
+    (
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "x", "schema": {"$ref": "#/nowhere"}},
+            }
+        },
+        "response_format.json_schema.schema",
+        "as a JSON schema",
+    ),
+    ({"thinking_budget": -1}, "thinking_budget", "at least 0"),
+    ({"reasoning_effort": "much"}, "reasoning_effort", "must be one of none, minimal,"),
     ({"modalities": ["text", "audio"]}, "modalities", "more than text"),
     ({"audio": {"voice": "x"}}, "audio", "spoken output"),
     ({"chat_template": "{{ x }}"}, "chat_template", "does not support a chat template"),
@@ -92,6 +115,8 @@ COMPLETIONS = [
     ({"prompt": ["a"] * 100, "n": 2}, "prompt", "make 200 answers, but"),
     ({"logprobs": 21}, "logprobs", "at most 20"),
     ({"best_of": 2}, "best_of", "best_of is 2 and n is 1"),
+    ({"guided_json": {"type": "object"}}, "guided_json", "structured output"),
+    ({"response_format": {"type": "json_object"}}, "response_format", "structured output"),
     ({"suffix": "x"}, "suffix", "before a suffix"),
 ]
 

@@ -40,7 +40,7 @@ FUNCTIONS = [WEATHER, STOP]
 
 @pytest.fixture(scope="module")
 def compiler() -> GrammarCompiler:
-    return GrammarCompiler(PATH, VOCAB_SIZE, [EOS])
+    return GrammarCompiler(PATH.read_text, VOCAB_SIZE, [EOS])
 
 
 def read(form, text):

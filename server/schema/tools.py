@@ -1,0 +1,183 @@
+"""Functions that a model may call, in OpenAI's form and in the older one without tools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from engines.errors import InvalidRequest
+from server.schema.structured import StructuredFields
+from server.text.tool_calls import Function
+
+MAX_TOOLS = 128
+
+
+class FunctionDefinition(msgspec.Struct, kw_only=True):
+    """`parameters` is a JSON schema."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(msgspec.Struct, kw_only=True):
+    """A function that the model may call; the template gets it just as it was sent."""
+
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class FunctionName(msgspec.Struct, kw_only=True):
+    name: str
+
+
+class NamedToolChoice(msgspec.Struct, kw_only=True):
+    """The one function that has to be called."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+class CalledFunction(msgspec.Struct, kw_only=True):
+    """`arguments` is JSON in a string."""
+
+    name: str
+    arguments: str
+
+
+class MessageToolCall(msgspec.Struct, kw_only=True):
+    """A call in a whole answer."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class FunctionDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The name comes first, then the arguments in pieces."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A part of a call in a stream; id, type and name come with the first of a call."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta
+
+
+class ToolFields(StructuredFields, kw_only=True):
+    """Beside sampling and form: functions, as tools or in the older form without."""
+
+    tools: Annotated[list[Tool], Meta(max_length=MAX_TOOLS)] | None = None
+    tool_choice: str | NamedToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    functions: Annotated[list[FunctionDefinition], Meta(max_length=MAX_TOOLS)] | None = None
+    function_call: str | FunctionName | None = None
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether the request is of the form before tools, and so its answer."""
+        return bool(self.functions)
+
+    @property
+    def functions_field(self) -> str:
+        """The field that has the functions, for errors."""
+        return "functions" if self.is_legacy else "tools"
+
+    @property
+    def offers_tools(self) -> bool:
+        choice = self.function_call if self.is_legacy else self.tool_choice
+        return bool(self.functions or self.tools) and choice != "none"
+
+    @property
+    def must_call(self) -> bool:
+        """Whether only a call can be the answer."""
+        if self.is_legacy:
+            return isinstance(self.function_call, FunctionName)
+        return self.tool_choice == "required" or isinstance(self.tool_choice, NamedToolChoice)
+
+    @property
+    def allows_parallel_calls(self) -> bool:
+        is_named = isinstance(self.tool_choice, NamedToolChoice)
+        return self.parallel_tool_calls is not False and not self.is_legacy and not is_named
+
+    def offered_functions(self) -> list[Function]:
+        """The functions that may be called.
+
+        Raises:
+            InvalidRequest: A name is used twice, or the chosen one is not there.
+        """
+        if not self.offers_tools:
+            return []
+        definitions = self.functions or [tool.function for tool in self.tools or ()]
+        chosen = None
+        if self.is_legacy and isinstance(self.function_call, FunctionName):
+            chosen = self.function_call.name
+        elif not self.is_legacy and isinstance(self.tool_choice, NamedToolChoice):
+            chosen = self.tool_choice.function.name
+        return _functions(definitions, self.functions_field, chosen)
+
+    def check_tools(self) -> None:
+        """Raises `InvalidRequest` where the fields contradict each other."""
+        if self.functions and self.tools:
+            raise InvalidRequest("functions and tools are both set, but one replaces the other",
+                                 "functions")  # fmt: skip
+        for name, choice, allowed, owner in (
+            ("tool_choice", self.tool_choice, ("none", "auto", "required"), self.tools),
+            ("function_call", self.function_call, ("none", "auto"), self.functions),
+        ):
+            if isinstance(choice, str) and choice not in allowed:
+                raise InvalidRequest(
+                    f"{name} is {shown(choice)}, but it must be {', '.join(allowed)} or name a "
+                    "function",
+                    name,
+                )
+            if choice not in (None, "none", "auto") and not owner:
+                field = "tools" if name == "tool_choice" else "functions"
+                raise InvalidRequest(f"{name} asks for a call, but {field} is empty", name)
+
+
+def _functions(
+    definitions: Sequence[FunctionDefinition], field: str, chosen: str | None
+) -> list[Function]:
+    """The functions of a request: all, or the one that was chosen by its name.
+
+    Raises:
+        InvalidRequest: Two have one name, or none has the chosen one.
+    """
+    functions: dict[str, Function] = {}
+    for index, definition in enumerate(definitions):
+        if not definition.name or definition.name in functions:
+            problem = "used twice" if definition.name else "empty"
+            raise InvalidRequest(
+                f"{field}[{index}] has the name {definition.name!r}, which is {problem}",
+                f"{field}[{index}]",
+            )
+        parameters = definition.parameters
+        functions[definition.name] = (
+            Function(definition.name)
+            if parameters is None
+            else Function(definition.name, parameters)
+        )
+    if chosen is None:
+        return list(functions.values())
+    if chosen not in functions:
+        known = ", ".join(functions) or "none"
+        raise InvalidRequest(
+            f"tool_choice names the function {chosen!r}, but {field} has {known}", "tool_choice"
+        )
+    return [functions[chosen]]
+
+
+def shown(value: object) -> str:
+    """A value as JSON for a message, cut where it is long."""
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= 80 else f"{text[:77]}..."
