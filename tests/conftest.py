@@ -34,6 +34,23 @@ def tiny_engine_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def demo_engine_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of engines, with the chat demo in int8; not to be changed."""
+    from engines.manifest import write_manifest
+    from export.checkpoint import open_checkpoint
+    from export.compile import CompileOptions, compile_engine, plan_compilation
+    from export.report import QuietProgress
+
+    checkpoint = Path(__file__).parent.parent / "demos" / "demo-chat"
+    folder = tmp_path_factory.mktemp("demo") / "engines" / "demo-chat"
+    folder.mkdir(parents=True)
+    options = CompileOptions(engine_id="demo-chat", precision="int8")
+    plan = plan_compilation(open_checkpoint(checkpoint, "demo-chat"), options)
+    write_manifest(compile_engine(plan, folder, QuietProgress()), folder)
+    return folder.parent
+
+
+@pytest.fixture(scope="session")
 def server(tiny_engine_dir: Path) -> Iterator[ServerProcess]:
     """A running server with the engine `tiny`; tests leave it running."""
     arguments = ["--engine-dir", str(tiny_engine_dir), "--num-threads", "1"]
