@@ -114,6 +114,9 @@ class ServerConfig:
     prefill_chunk_streaming: Annotated[
         int, _flag("prompt tokens computed between two steps of running streams", _ENGINE)
     ] = 64
+    max_draft_tokens: Annotated[
+        int, _flag("tokens guessed ahead for a stream that runs alone; 0 is off", _ENGINE)
+    ] = 0
 
     max_queue_size: Annotated[
         int, _flag("answers that may wait for each language model; beyond is 429", _LIMITS)
@@ -190,6 +193,7 @@ class ServerConfig:
         _check_range("num_threads", self.num_threads, 1)
         _check_range("prefill_chunk", self.prefill_chunk, 2)
         _check_range("prefill_chunk_streaming", self.prefill_chunk_streaming, 2)
+        _check_range("max_draft_tokens", self.max_draft_tokens, 0, _MAX_DRAFT_TOKENS)
         _check_range("max_queue_size", self.max_queue_size, 0)
         _check_range("max_body_size", self.max_body_size, 1)
         _check_range("drain_timeout", self.drain_timeout, 0)
@@ -253,6 +257,9 @@ def _read_keys(path: Path) -> list[str]:
     if not keys:
         raise ValueError(f"the file {path} holds no API key: write one a line")
     return keys
+
+
+_MAX_DRAFT_TOKENS = 32  # beyond, a run costs more than it can ever save
 
 
 def _check_range(name: str, value: float | None, low: float, high: float | None = None) -> None:

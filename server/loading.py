@@ -96,6 +96,7 @@ def engine_options(config: ServerConfig, folders: Sequence[EngineFolder]) -> Eng
         max_context=config.max_context,
         prefill_chunk=config.prefill_chunk,
         prefill_chunk_streaming=config.prefill_chunk_streaming,
+        max_draft_tokens=config.max_draft_tokens,
         verify_files=config.verify_files,
     )
 

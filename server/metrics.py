@@ -141,6 +141,8 @@ def _chat_metrics(models: Iterable[ChatModel]) -> Iterator[Metric]:
     hits = _counter("prefix_cache_hits", "Prompt tokens found in the prefix cache.")
     prompt = _counter("prompt_tokens", "Prompt tokens taken in.")
     generated = _counter("generation_tokens", "Tokens generated.")
+    drafted = _counter("draft_tokens", "Tokens guessed ahead and verified.")
+    accepted = _counter("accepted_draft_tokens", "Guessed tokens that were right.")
     for model in models:
         stats = model.worker.stats()
         label = [model.id]
@@ -149,7 +151,9 @@ def _chat_metrics(models: Iterable[ChatModel]) -> Iterator[Metric]:
         hits.add_metric(label, stats.prefix_cache_hits)
         prompt.add_metric(label, stats.prompt_tokens)
         generated.add_metric(label, stats.generation_tokens)
-    yield from (usage, queries, hits, prompt, generated)
+        drafted.add_metric(label, stats.draft_tokens)
+        accepted.add_metric(label, stats.accepted_draft_tokens)
+    yield from (usage, queries, hits, prompt, generated, drafted, accepted)
 
 
 def _image_metrics(models: Iterable[ImageModel]) -> Iterator[Metric]:

@@ -51,6 +51,7 @@ def test_a_size_that_is_shown_reads_as_the_same(num_bytes):
         ("num_threads", 0),
         ("prefill_chunk", 1),
         ("prefill_chunk_streaming", 1),
+        ("max_draft_tokens", 33),
         ("max_queue_size", -1),
         ("max_body_size", 0),
         ("request_timeout", 0.0),

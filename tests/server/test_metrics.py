@@ -25,12 +25,16 @@ STATS = EngineStats(
     prefix_cache_hits=20,
     kv_cache_bytes=25,
     kv_cache_limit_bytes=100,
+    draft_tokens=8,
+    accepted_draft_tokens=5,
 )
 ENGINE_METRICS = {
     "enginery_prompt_tokens_total": 70,
     "enginery_generation_tokens_total": 30,
     "enginery_prefix_cache_queries_total": 60,
     "enginery_prefix_cache_hits_total": 20,
+    "enginery_draft_tokens_total": 8,
+    "enginery_accepted_draft_tokens_total": 5,
     "enginery_kv_cache_usage_perc": 0.25,
     "enginery_num_requests_running": 0,
     "enginery_num_requests_waiting": 0,

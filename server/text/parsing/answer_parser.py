@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from server.text.parsing.events import (
     CALL_BEGIN,
-    CALL_END,
     CallArguments,
     CallBegin,
     CallParser,
@@ -20,7 +19,8 @@ from server.text.parsing.reasoning import ReasoningParser
 class AnswerParser:
     """Reads one answer, however its text is cut, in time linear in its length.
 
-    A call is one from where its function is known; what begins like a call and is none stays text.
+    A call is one from where its function is known, and ends where it stops being one; what begins
+    like a call and is none stays text.
     White space around calls belongs to nobody.
 
     Args:
@@ -101,17 +101,17 @@ class AnswerParser:
 
     def _read_call(self, call: CallParser, text: str, events: list[Event]) -> str:
         arguments, rest = call.push(text)
-        self._tell(call, text[: len(text) - len(rest)], arguments, events)
+        self._tell(call, text, arguments, events)
         if call.is_complete or call.is_broken:
             return self._end_call(rest, events)
         return ""
 
-    def _tell(self, call: CallParser, read: str, arguments: str, events: list[Event]) -> None:
+    def _tell(self, call: CallParser, text: str, arguments: str, events: list[Event]) -> None:
         if call.name and not self._has_begun:
             self._has_begun = True
             events.append(CallBegin(self.num_calls, call.name))
         if not self._has_begun:
-            self._raw.append(read)
+            self._raw.append(text)
         elif arguments:
             events.append(CallArguments(self.num_calls, arguments))
 
@@ -120,14 +120,11 @@ class AnswerParser:
         call, self._call = self._call, None
         assert call is not None
         if not self._has_begun:
-            events.append(Content("".join(self._raw)))
+            # A parser may have held back what it was given before.
+            raw = "".join(self._raw)
+            events.append(Content(raw[: len(raw) - len(rest)]))
             self._is_behind_call = False
             return rest
-        if call.is_broken:
-            # Its function was told, so that what follows can only be its arguments.
-            wrong, _, rest = rest.partition(CALL_END)
-            if wrong:
-                events.append(CallArguments(self.num_calls, wrong))
         self.num_calls += 1
         self._is_behind_call = True
         return rest
