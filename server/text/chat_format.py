@@ -15,7 +15,7 @@ from server.text.tool_calls import CallForm, call_form
 
 _TURN_BEGIN = "<|im_start|>"
 
-_LONGEST_ROLE = 4  # tokens
+_LONGEST_ROLE = 16  # tokens of a small vocabulary
 
 # Whether an answer begins within the reasoning, may begin one, or has none.
 ReasoningState = Literal["open", "possible", "none"]

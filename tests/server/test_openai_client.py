@@ -115,7 +115,7 @@ def test_the_models_are_listed(client):
         ({"model": "other"}, "NotFoundError", "model_not_found"),
         ({"temperature": 9}, "BadRequestError", "invalid_value"),
         ({"max_tokens": 100_000}, "BadRequestError", "context_length_exceeded"),
-        ({"tool_choice": "required"}, "BadRequestError", "unsupported_value"),
+        ({"modalities": ["audio"]}, "BadRequestError", "unsupported_parameter"),
     ],
 )
 def test_errors_are_those_that_the_client_knows(client, change, error, code):
