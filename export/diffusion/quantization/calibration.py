@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from export.errors import ExportError
 from export.graph import GraphBuilder
 from export.progress import Advance, Progress
 from export.weights import WeightsFile
+
+_SHOWN = 50  # letters of a prompt beside the progress bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +150,11 @@ def calibrate(
     compared = check_requests(folder, spec, CHECK_PROMPTS)
     total = sum(request.num_inference_steps for request in (*measured, *compared))
     with progress.stage("calibrating", total) as advance:
-        for index, (prompt, request) in enumerate(zip(prompts, measured, strict=True), 1):
-            doing = f"{index} of {len(prompts)}: {prompt[:40]}"
-            draw(engine, request, lambda steps, doing=doing: advance(steps, doing))  # type: ignore[misc]
+        for prompt, request in zip(prompts, measured, strict=True):
+            draw(engine, request, partial(advance, doing=prompt[:_SHOWN]))
         meter.active = False
         references = [
-            draw(engine, request, lambda steps: advance(steps, "pictures to compare by"))
+            draw(engine, request, partial(advance, doing="pictures to compare by"))
             for request in compared
         ]
     engine.close()

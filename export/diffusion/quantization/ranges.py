@@ -82,9 +82,10 @@ class _ClippingError:
         (found,) = counts.nonzero()
         middle = (found.astype(np.uint32) << np.uint32(16)) | np.uint32(1 << 15)
         self._sizes = middle.view(np.float32).astype(np.float64)
-        self._counts = _from_each_on(counts[found].astype(np.float64))
-        self._sums = _from_each_on(counts[found] * self._sizes)
-        self._squares = _from_each_on(counts[found] * np.square(self._sizes))
+        how_many = counts[found].astype(np.float64)
+        self._counts = _from_each_on(how_many)
+        self._sums = _from_each_on(how_many * self._sizes)
+        self._squares = _from_each_on(how_many * np.square(self._sizes))
 
     def at(self, limits: NDArray[np.float64]) -> NDArray[np.float64]:
         first = np.searchsorted(self._sizes, limits, side="right")
