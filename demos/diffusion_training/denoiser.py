@@ -30,6 +30,7 @@ PEAK_LEARNING_RATE = 4e-3
 WARMUP_STEPS = 50
 BATCH_SIZE = 32
 TIMESTEP_POWER = 0.7
+EASY_PART = 0.35
 EMA_DECAY, EMA_EVERY_STEPS = 0.98, 4
 
 
@@ -51,9 +52,18 @@ class Denoiser(nn.Module):
 
 
 def draw_timesteps(count: int, generator: torch.Generator) -> torch.Tensor:
-    """Times at which to denoise, more of them late: there only the text tells what to draw. [B]"""
-    share = torch.rand(count, generator=generator) ** TIMESTEP_POWER
-    return (share * NUM_TIMESTEPS).long().clamp(max=NUM_TIMESTEPS - 1)
+    """Times at which to denoise, few of them early: there a picture needs no text. [count]
+
+    Every other one is about where shapes just begin to show: what is said of them is learnt there.
+    """
+    uniform, other = torch.rand(2, count, generator=generator)
+    share = torch.where(torch.arange(count) % 2 == 0, uniform, (uniform + other) / 2)
+    return (share**TIMESTEP_POWER * NUM_TIMESTEPS).long().clamp(max=NUM_TIMESTEPS - 1)
+
+
+def is_easy(scene: Scene) -> bool:
+    """Whether a scene has one big shape: its words are learnt sooner, as it covers more."""
+    return len(scene.shapes) == 1 and scene.shapes[0].size == "big"
 
 
 def velocity_batch(
@@ -98,6 +108,7 @@ class DenoiserTraining:
         self.averaged = moving_average(self.model, EMA_DECAY)
         self._optimizer = create_optimizer(self.model)
         self._scenes = scenes
+        self._easy = [index for index, scene in enumerate(scenes) if is_easy(scene)]
         self._latents = latents
         self.run = TrainingRun(
             path,
@@ -133,7 +144,8 @@ class DenoiserTraining:
 
     def _draw_batch(self, rng: Random) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents of random scenes, each with a new caption. [B, 4, h, w], [B, T]"""
-        chosen = [rng.randrange(len(self._scenes)) for _ in range(BATCH_SIZE)]
+        pool = self._easy if self.run.done < EASY_PART else range(len(self._scenes))
+        chosen = [rng.choice(pool) for _ in range(BATCH_SIZE)]
         captions = [draw_caption(rng, self._scenes[index]) for index in chosen]
         token_ids = self._tokenizer(
             captions, padding="max_length", truncation=True, return_tensors="np"
