@@ -27,7 +27,7 @@ class Settings:
     """How pictures are made; `scheduler` None takes the checkpoint's."""
 
     num_inference_steps: int = 20
-    guidance_scale: float = 5.0
+    guidance_scale: float = 3.0
     scheduler: str | None = None
     first_seed: int = 0
 

@@ -30,7 +30,7 @@ class MuonAdamW:
         weight_decay: float = 0.0,
     ) -> None:
         self._matrices = list(matrices)
-        self._views = [_as_matrix(weight.detach()) for weight in self._matrices]
+        self._views = [_as_matrix(weight.detach(), weight) for weight in self._matrices]
         self._others = list(others)
         self._muon = torch.optim.Muon(
             self._views,
@@ -45,7 +45,7 @@ class MuonAdamW:
     def step(self, learning_rate: float) -> None:
         """Update all weights from their gradients, and clear those."""
         for weight, view in zip(self._matrices, self._views, strict=True):
-            view.grad = None if weight.grad is None else _as_matrix(weight.grad)
+            view.grad = None if weight.grad is None else _as_matrix(weight.grad, weight)
         optimizers: tuple[torch.optim.Optimizer, ...] = (self._muon, self._adamw)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -77,7 +77,12 @@ def split_weights(
     return matrices, others
 
 
-def _as_matrix(weight: Tensor) -> Tensor:
-    """[out, in] as it is; [out, in, h, w] -> [out, h * w * in]."""
-    # A view of the same memory where the layout is channels-last.
-    return weight if weight.ndim == 2 else weight.permute(0, 2, 3, 1).flatten(1)
+def _as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:
+    """A weight or its gradient with one row for each output, in the order of the weight's memory.
+
+    [out, in] as it is; [out, in, h, w] -> [out, in * h * w]. Of the weight it is a view, through
+    which the update reaches it.
+    """
+    if weight.ndim == 2:
+        return tensor
+    return (tensor if weight.is_contiguous() else tensor.permute(0, 2, 3, 1)).flatten(1)
