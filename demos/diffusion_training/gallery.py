@@ -1,6 +1,7 @@
 """Draws the pictures of the documentation: `python -m demos.diffusion_training.gallery`."""
 
 import argparse
+import logging
 import textwrap
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from demos.diffusion_training.drawing import Picture
 from demos.diffusion_training.evaluate import open_painter
 from demos.diffusion_training.pictures import CHECKPOINT, DEFAULTS
 from demos.diffusion_training.prompts import held_out_prompts
+
+logger = logging.getLogger("demos.gallery")
 
 OUTPUT = Path(__file__).parents[2] / "docs" / "images" / "demo-grid.png"
 COLUMNS, ROWS = 4, 2
@@ -38,12 +41,13 @@ def main() -> None:
     parser.add_argument("--engine", type=Path, help="a compiled engine, instead of the checkpoint")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     texts = [prompt.text for prompt in held_out_prompts(COLUMNS * ROWS)]
     with open_painter(options.checkpoint, options.engine) as painter:
         pictures = painter.draw(texts, DEFAULTS)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     make_grid(pictures, texts).save(options.output, optimize=True)
-    print(f"{options.output} written")
+    logger.info("%s written", options.output)
 
 
 if __name__ == "__main__":
