@@ -8,17 +8,21 @@ TORCH  ?= torch==2.13.0
 
 SERVE_VENV := .venv
 TEST_VENV  := .venv-test
-DEMO       := engines/built/demo-chat/engine.json
+DEMOS      := demo-chat demo-diffusion
+ENGINES    := $(DEMOS:%=engines/built/%/engine.json)
+# What it was evaluated with.
+OPTIONS_demo-diffusion := --num-inference-steps 20 --guidance-scale 3
 
 .PHONY: serve demo test check format clean
 
-serve: $(DEMO)
+serve: $(ENGINES)
 	@exec $(SERVE_VENV)/bin/python -m server --engine-dir engines --host $(HOST) --port $(PORT) $(ARGS)
 
-demo: $(DEMO)
+demo: $(ENGINES)
 
-$(DEMO): demos/demo-chat/config.json demos/demo-chat/model.safetensors | $(SERVE_VENV)/installed
-	@$(SERVE_VENV)/bin/python -m export --checkpoint-path demos/demo-chat --name demo-chat --force
+.SECONDEXPANSION:
+$(ENGINES): engines/built/%/engine.json: $$(shell find demos/$$* -type f) | $(SERVE_VENV)/installed
+	@$(SERVE_VENV)/bin/python -m export --checkpoint-path demos/$* --name $* --force $(OPTIONS_$*)
 
 $(SERVE_VENV)/installed: pyproject.toml
 	@PYTHON='$(PYTHON)' scripts/make-venv $(SERVE_VENV) 'cpu,export'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from export.compile import CompileOptions, compile_engine, plan_compilation
 from export.config import ExportConfig, check_engine_id, slug
 from export.diffusion.build import ImageBuildOptions, build_image_engine
 from export.diffusion.checkpoint import is_diffusion_checkpoint, open_diffusion_checkpoint
+from export.diffusion.defaults import with_defaults
 from export.diffusion.engine import plan_image_engine
 from export.diffusion.lora.merge import merge_loras
 from export.diffusion.quantization.prompts import read_calibration_prompts
@@ -96,11 +97,16 @@ def _plan_chat(source: CheckpointSource, engine_id: str, config: ExportConfig) -
             f"--lora is for image models, but {config.checkpoint_path} is a language model: merge "
             "it into the checkpoint before, or leave it out"
         )
-    if config.calibration_prompts is not None:
-        raise ExportError(
-            f"--calibration-prompts is for image models, but {config.checkpoint_path} is a "
-            "language model: leave it out"
-        )
+    for option, value in (
+        ("--calibration-prompts", config.calibration_prompts),
+        ("--num-inference-steps", config.num_inference_steps),
+        ("--guidance-scale", config.guidance_scale),
+    ):
+        if value is not None:
+            raise ExportError(
+                f"{option} is for image models, but {config.checkpoint_path} is a language model: "
+                "leave it out"
+            )
     options = CompileOptions(
         engine_id=engine_id,
         precision=config.precision or "int8",
@@ -117,7 +123,9 @@ def _plan_image(source: CheckpointSource, engine_id: str, config: ExportConfig) 
     checkpoint = open_diffusion_checkpoint(source.folder, source.name, source.revision)
     if config.loras:
         checkpoint = merge_loras(checkpoint, config.loras)
-    return partial(build_image_engine, plan_image_engine(checkpoint, engine_id), options)
+    plan = plan_image_engine(checkpoint, engine_id)
+    spec = with_defaults(plan.spec, config.num_inference_steps, config.guidance_scale)
+    return partial(build_image_engine, replace(plan, spec=spec), options)
 
 
 def _image_options(config: ExportConfig) -> ImageBuildOptions:

@@ -53,6 +53,12 @@ class ExportConfig:
     max_context: Annotated[
         int | None, Parameter(help="tokens of prompt and answer; by default all the model can take")
     ] = None
+    num_inference_steps: Annotated[
+        int | None, Parameter(help="steps of a picture where a request names none; by the pipeline")
+    ] = None
+    guidance_scale: Annotated[
+        float | None, Parameter(help="guidance where a request names none; by the pipeline")
+    ] = None
     lora: Annotated[
         tuple[Path, ...],
         Parameter(help="LoRA file (safetensors) to add to an image model's weights; needs --name"),

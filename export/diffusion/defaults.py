@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
+from engines.image.request import MAX_GUIDANCE_SCALE, MAX_INFERENCE_STEPS
+from engines.manifest import ImageSpec
 from export.diffusion.checkpoint import DiffusionCheckpoint
 from export.diffusion.traits import DenoiserTraits
-from export.errors import CheckpointError
+from export.errors import CheckpointError, ExportError
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,29 @@ def default_settings(checkpoint: DiffusionCheckpoint, denoiser: DenoiserTraits) 
     if is_turbo or scheduler == "LCMScheduler" or denoiser.guidance == "none":
         return _FEW_STEPS
     return _BY_FAMILY[checkpoint.pipeline.family]
+
+
+def with_defaults(
+    spec: ImageSpec, num_inference_steps: int | None, guidance_scale: float | None
+) -> ImageSpec:
+    """The specification with the settings that an export asked for; None leaves the model's.
+
+    Raises:
+        ExportError: One is out of its range, or the model knows no guidance.
+    """
+    steps = spec.default_num_inference_steps if num_inference_steps is None else num_inference_steps
+    scale = spec.default_guidance_scale if guidance_scale is None else guidance_scale
+    for option, value, least, most in (
+        ("--num-inference-steps", steps, 1, MAX_INFERENCE_STEPS),
+        ("--guidance-scale", scale, 0, MAX_GUIDANCE_SCALE),
+    ):
+        if not least <= value <= most:
+            raise ExportError(f"{option} is {value}, but it must be between {least} and {most}")
+    if scale > 1 and spec.guidance == "none":
+        raise ExportError(f"--guidance-scale is {scale}, but this model knows no guidance")
+    return msgspec.structs.replace(
+        spec, default_num_inference_steps=steps, default_guidance_scale=float(scale)
+    )
 
 
 def default_size(

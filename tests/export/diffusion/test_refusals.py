@@ -165,7 +165,7 @@ def test_an_unsupported_config_is_refused_before_weights_are_read(own_pipeline):
         plan_graphs(open_diffusion_checkpoint(folder, "tiny"))
 
 
-def test_a_layout_that_convolutions_do_not_have_is_refused(pipeline, tmp_path):
+def test_an_int8_convolution_without_a_range_is_refused(pipeline, tmp_path):
     unet = plan_graphs(open_diffusion_checkpoint(pipeline("sd15"), "tiny"))[1]
-    with pytest.raises(ValueError, match="conv_in is a convolution, which can be fp32, not int8"):
+    with pytest.raises(ValueError, match="conv_in is a convolution, which is int8 only in a range"):
         compile_component(unet, tmp_path, UniformPrecision("int8"), advance=lambda part: None)
