@@ -120,6 +120,12 @@ def test_every_cut_of_one_text_into_two_and_into_characters():
     assert parse(text, list(range(len(text)))) == whole
 
 
+def test_a_value_of_line_breaks_loses_one_on_either_side_wherever_it_is_cut():
+    text = "<tool_call><function=write><parameter=text>\n\n\n</parameter></function></tool_call>"
+    for cut in range(len(text)):
+        assert parse(text, [cut], "xml")[1] == CallArguments(0, '{"text": "\\n"}')
+
+
 def test_arguments_are_told_while_they_are_written():
     parser = new_parser()
     events = parser.push('<tool_call>{"name": "write", "arguments": {"text": "on')

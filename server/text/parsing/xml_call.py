@@ -113,9 +113,8 @@ class XmlCallParser:
         return name.strip()
 
     def _read_value(self, passed_on: list[str]) -> bool:
-        if self._is_first and self._held.startswith("\n"):
-            self._held = self._held[1:]
-        self._is_first &= not self._held
+        if self._is_first:
+            self._held, self._is_first = self._held.removeprefix("\n"), False
         before, mark, behind = self._held.partition(_PARAMETER_END)
         if not mark:
             num_safe = len(self._held) - held_back(self._held, "\n" + _PARAMETER_END)
