@@ -11,7 +11,8 @@ TEST_VENV  := .venv-test
 DEMOS      := demo-chat demo-diffusion
 ENGINES    := $(DEMOS:%=engines/built/%/engine.json)
 # What it was evaluated with.
-OPTIONS_demo-diffusion := --num-inference-steps 20 --guidance-scale 3
+OPTIONS_demo-diffusion := --num-inference-steps 20 --guidance-scale 3 \
+	--calibration-prompts demos/diffusion_training/calibration_prompts.txt
 
 .PHONY: serve demo test check format clean
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -87,8 +88,8 @@ def print_table(summary: Summary) -> None:
     if manifest.quantization is not None:
         table.add_row("int8", _quantization(manifest.quantization))
     if manifest.precision_reason is not None:
-        table.add_row("fp32, since", manifest.precision_reason)
-    table.add_row("agreement", _agreement(summary))
+        table.add_row("fp32, since", escape(manifest.precision_reason))
+    table.add_row("agreement", escape(_agreement(summary)))  # it may name an extra in brackets
     Console().print(table)
 
 
