@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.machine import MIB, describe_machine, resident_bytes
-from benchmarks.report import check_json_target, write_json
+from benchmarks.report import check_at_least_one, check_json_target, write_json
 from benchmarks.throughput import ThroughputMeter
 from engines import __version__
 from engines.store import EngineFolder, find_engines
@@ -69,10 +69,7 @@ class OfflineConfig:
     def __post_init__(self) -> None:
         check_json_target(self.json)
         limits = ("prefill_tokens", "decode_context", "decode_tokens", "repetitions")
-        for name in (*limits, "threads", "prefill_chunk"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}, but it must be at least 1")
+        check_at_least_one(self, (*limits, "threads", "prefill_chunk"))
         if not self.num_seqs or min(self.num_seqs) < 1:
             raise ValueError("num_seqs must name numbers of sequences, each at least 1")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -115,3 +115,11 @@ def _cells(values: Distribution | None) -> list[str]:
     if values is None:
         return ["-"] * len(_STATISTICS)
     return [f"{getattr(values, statistic):.1f}" for statistic in _STATISTICS]
+
+
+def check_at_least_one(config: object, names: Iterable[str]) -> None:
+    """Refuse a setting below 1; None is one that was left out."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}, but it must be at least 1")

@@ -17,7 +17,14 @@ from benchmarks.arrivals import arrival_times, send_all
 from benchmarks.client import Client, Endpoint, RequestOptions
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.prompts import Prompt, TextSource, TokenScale, read_dataset
-from benchmarks.report import check_json_target, progress, serve_report, serve_table, write_json
+from benchmarks.report import (
+    check_at_least_one,
+    check_json_target,
+    progress,
+    serve_report,
+    serve_table,
+    write_json,
+)
 from benchmarks.results import RequestResult, summarize
 from benchmarks.target import api_url, check_url, only_model
 from benchmarks.text import SENTENCES
@@ -91,10 +98,7 @@ class ServeConfig:
     def __post_init__(self) -> None:
         check_json_target(self.json)
         check_url(self.base_url)
-        for name in ("num_requests", "concurrency", "prompt_tokens", "max_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}, but it must be at least 1")
+        check_at_least_one(self, ("num_requests", "concurrency", "prompt_tokens", "max_tokens"))
         for name in ("request_rate", "timeout"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):

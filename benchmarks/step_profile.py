@@ -19,7 +19,7 @@ from rich.table import Table
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.machine import describe_machine
 from benchmarks.offline import choose_engine
-from benchmarks.report import check_json_target, write_json
+from benchmarks.report import check_at_least_one, check_json_target, write_json
 from engines import __version__
 from engines.llm.engine import LLMEngine
 from engines.llm.runner import Batch, ModelRunner, RunOutput
@@ -67,10 +67,7 @@ class StepsConfig:
 
     def __post_init__(self) -> None:
         check_json_target(self.json)
-        for name in ("context", "steps", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}, but it must be at least 1")
+        check_at_least_one(self, ("context", "steps", "threads"))
         if not self.num_seqs or min(self.num_seqs) < 1:
             raise ValueError("num_seqs must name numbers of sequences, each at least 1")
 

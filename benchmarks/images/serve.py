@@ -25,7 +25,7 @@ from benchmarks.arrivals import arrival_times, send_all
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.images.client import ImageClient, ImageRequestOptions, ImageResult
 from benchmarks.machine import describe_machine
-from benchmarks.report import check_json_target, progress, write_json
+from benchmarks.report import check_at_least_one, check_json_target, progress, write_json
 from benchmarks.results import Distribution, distribution
 from benchmarks.target import api_url, check_url, only_model
 from engines import __version__
@@ -91,10 +91,7 @@ class ServeImagesConfig:
     def __post_init__(self) -> None:
         check_json_target(self.json)
         check_url(self.base_url)
-        for name in ("num_requests", "concurrency", "n", "num_inference_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}, but it must be at least 1")
+        check_at_least_one(self, ("num_requests", "concurrency", "n", "num_inference_steps"))
         for name in ("request_rate", "timeout"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
