@@ -3,13 +3,29 @@ PYTHON ?= python3
 HOST   ?= 127.0.0.1
 PORT   ?= 8000
 ARGS   ?=
+# cpu or cuda: each has an environment and engines of its own.
+DEVICE ?= cpu
 # A CPU build is enough; another requirement or an index can be named here.
 TORCH  ?= torch==2.13.0
 
-SERVE_VENV := .venv
 TEST_VENV  := .venv-test
+
+ifeq ($(DEVICE),cpu)
+SERVE_VENV := .venv
+EXTRAS     := cpu,export
 DEMOS      := demo-chat demo-diffusion
-ENGINES    := $(DEMOS:%=engines/built/%/engine.json)
+BUILT      := engines/built
+TARGET     := ort-cpu
+else ifeq ($(DEVICE),cuda)
+SERVE_VENV := .venv-cuda
+EXTRAS     := gpu,export
+DEMOS      := demo-chat
+BUILT      := engines/built-cuda
+TARGET     := cuda
+else
+$(error DEVICE is '$(DEVICE)', but it must be cpu or cuda)
+endif
+ENGINES    := $(DEMOS:%=$(BUILT)/%/engine.json)
 # What it was evaluated with.
 OPTIONS_demo-diffusion := --num-inference-steps 20 --guidance-scale 3 \
 	--calibration-prompts demos/diffusion_training/calibration_prompts.txt
@@ -17,16 +33,18 @@ OPTIONS_demo-diffusion := --num-inference-steps 20 --guidance-scale 3 \
 .PHONY: serve demo test check format clean
 
 serve: $(ENGINES)
-	@exec $(SERVE_VENV)/bin/python -m server --engine-dir engines --host $(HOST) --port $(PORT) $(ARGS)
+	@exec $(SERVE_VENV)/bin/python -m server --engine-dir $(BUILT) --device $(DEVICE) --host $(HOST) \
+		--port $(PORT) $(ARGS)
 
 demo: $(ENGINES)
 
 .SECONDEXPANSION:
-$(ENGINES): engines/built/%/engine.json: $$(shell find demos/$$* -type f) | $(SERVE_VENV)/installed
-	@$(SERVE_VENV)/bin/python -m export --checkpoint-path demos/$* --name $* --force $(OPTIONS_$*)
+$(ENGINES): $(BUILT)/%/engine.json: $$(shell find demos/$$* -type f) | $(SERVE_VENV)/installed
+	@$(SERVE_VENV)/bin/python -m export --checkpoint-path demos/$* --name $* --force --target $(TARGET) \
+		--output $(BUILT) $(OPTIONS_$*)
 
 $(SERVE_VENV)/installed: pyproject.toml
-	@PYTHON='$(PYTHON)' scripts/make-venv $(SERVE_VENV) 'cpu,export'
+	@PYTHON='$(PYTHON)' scripts/make-venv $(SERVE_VENV) '$(EXTRAS)'
 
 $(TEST_VENV)/installed: pyproject.toml
 	@PYTHON='$(PYTHON)' TORCH='$(TORCH)' scripts/make-venv $(TEST_VENV) 'test'
@@ -44,4 +62,4 @@ format: $(TEST_VENV)/installed
 	$(TEST_VENV)/bin/ruff check --fix .
 
 clean:
-	rm -rf $(SERVE_VENV) $(TEST_VENV) build *.egg-info engines/built
+	rm -rf .venv .venv-cuda $(TEST_VENV) build *.egg-info engines/built engines/built-cuda

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from engines.device import Device, choose_device, parse_device
 from engines.errors import EngineIncompatible
 from engines.llm.engine import LLMEngine
 from engines.llm.runner import ModelRunner
@@ -31,12 +32,21 @@ class EngineOptions:
     prefill_chunk_streaming: int = 64
     max_draft_tokens: int = 0  # of a stream that runs alone; 0 is off
     verify_files: bool = True
+    device: str = "auto"  # or cpu, cuda, cuda:N
+    gpu_memory_utilization: float = 0.9  # of a GPU's memory, for weights, caches and work space
+    rebuild: bool = False  # plans that were built for another GPU or version, instead of a refusal
 
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "num_threads", "kv_cache_memory", "max_context"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}, but it must be at least 1")
+        parse_device(self.device)  # refuses what is none
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise ValueError(
+                f"gpu_memory_utilization is {self.gpu_memory_utilization}, but it must be above 0 "
+                "and at most 1"
+            )
 
 
 def load_llm_engine(folder: EngineFolder, options: EngineOptions) -> LLMEngine:
@@ -53,10 +63,11 @@ def load_llm_engine(folder: EngineFolder, options: EngineOptions) -> LLMEngine:
             f"{folder.path} was built for {manifest.target}, but this release runs "
             f"{', '.join(_BACKENDS)}: export the checkpoint again"
         )
+    device = choose_device(manifest.target, parse_device(options.device))
     check_files(folder, contents=False)
     with ThreadPoolExecutor(1) as executor:
         check = executor.submit(check_files, folder) if options.verify_files else None
-        runner = open_runner(folder.path / spec.graph, spec, options)
+        runner = open_runner(folder, spec, options, device)
         if check is not None:
             check.result()
     limit = options.kv_cache_memory or int(available_memory() * _CACHE_SHARE)
@@ -68,7 +79,7 @@ def load_llm_engine(folder: EngineFolder, options: EngineOptions) -> LLMEngine:
         max_draft_tokens=options.max_draft_tokens,
         eos_token_ids=frozenset(spec.eos_token_ids),
     )
-    return LLMEngine(runner, config, limit, device="cpu")
+    return LLMEngine(runner, config, limit, device=str(device))
 
 
 def require_chat(folder: EngineFolder) -> ChatSpec:
@@ -123,7 +134,9 @@ def require_onnxruntime() -> None:
         )
 
 
-def _open_ort_cpu(graph: Path, spec: ChatSpec, options: EngineOptions) -> ModelRunner:
+def _open_ort_cpu(
+    folder: EngineFolder, spec: ChatSpec, options: EngineOptions, device: Device
+) -> ModelRunner:
     require_onnxruntime()
     from engines.backends.ort import OrtCpuRunner
 
@@ -135,9 +148,9 @@ def _open_ort_cpu(graph: Path, spec: ChatSpec, options: EngineOptions) -> ModelR
     # Twice the slots of running sequences: the others keep prefixes for later prompts.
     num_slots = 2 * options.max_num_seqs
     num_threads = options.num_threads or physical_cores()
-    return OrtCpuRunner(graph, spec, num_slots, max_context, num_threads)
+    return OrtCpuRunner(folder.path / spec.graph, spec, num_slots, max_context, num_threads)
 
 
-_BACKENDS: dict[str, Callable[[Path, ChatSpec, EngineOptions], ModelRunner]] = {
+_BACKENDS: dict[str, Callable[[EngineFolder, ChatSpec, EngineOptions, Device], ModelRunner]] = {
     "ort-cpu": _open_ort_cpu,
 }

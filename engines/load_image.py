@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines.device import Device, choose_device, parse_device
 from engines.errors import EngineIncompatible, InvalidManifest
 from engines.image.engine import ImageEngine
 from engines.image.runner import ImageRunner
@@ -30,10 +31,13 @@ class ImageEngineOptions:
     max_batch_pixels: int | None = None  # None: so many a thread that rows gain by being together
     num_threads: int | None = None  # None: the physical cores that this process may use
     verify_files: bool = True
+    device: str = "auto"  # or cpu, cuda, cuda:N
+    rebuild: bool = False  # plans that were built for another GPU or version, instead of a refusal
 
     def __post_init__(self) -> None:
         if self.num_threads is not None and self.num_threads < 1:
             raise ValueError(f"num_threads is {self.num_threads}, but it must be at least 1")
+        parse_device(self.device)  # refuses what is none
 
 
 def load_image_engine(folder: EngineFolder, options: ImageEngineOptions) -> ImageEngine:
@@ -61,14 +65,15 @@ def load_image_engine(folder: EngineFolder, options: ImageEngineOptions) -> Imag
             f"{folder.path} was built for {manifest.target}, but this release draws on "
             f"{', '.join(_BACKENDS)}: export the checkpoint again"
         )
+    device = choose_device(manifest.target, parse_device(options.device))
     check_files(folder, contents=False)
     schedule = _read_schedule(folder.path / spec.scheduler)
     with ThreadPoolExecutor(1) as executor:
         check = executor.submit(check_files, folder) if options.verify_files else None
-        runner = open_runner(folder.path, spec, num_threads)
+        runner = open_runner(folder, spec, num_threads, device)
         if check is not None:
             check.result()
-    return ImageEngine(runner, spec, schedule, config, device="cpu")
+    return ImageEngine(runner, spec, schedule, config, device=str(device))
 
 
 def _read_schedule(path: Path) -> NoiseSchedule:
@@ -80,13 +85,15 @@ def _read_schedule(path: Path) -> NoiseSchedule:
         )
 
 
-def _open_ort_cpu(folder: Path, spec: ImageSpec, num_threads: int) -> ImageRunner:
+def _open_ort_cpu(
+    folder: EngineFolder, spec: ImageSpec, num_threads: int, device: Device
+) -> ImageRunner:
     require_onnxruntime()
     from engines.backends.ort_image import OrtCpuImageRunner
 
-    return OrtCpuImageRunner(folder, spec, num_threads)
+    return OrtCpuImageRunner(folder.path, spec, num_threads)
 
 
-_BACKENDS: dict[str, Callable[[Path, ImageSpec, int], ImageRunner]] = {
+_BACKENDS: dict[str, Callable[[EngineFolder, ImageSpec, int, Device], ImageRunner]] = {
     "ort-cpu": _open_ort_cpu,
 }

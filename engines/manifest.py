@@ -17,6 +17,8 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "engine.json"
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+Target = Literal["ort-cpu", "cuda", "tensorrt"]
+"""What executes an engine: ONNX Runtime on CPU or on CUDA, or TensorRT."""
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,6 +214,14 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
     num_calibration_prompts: int  # pictures that the ranges of activations were measured on
 
 
+class PlanDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """What plans were built on and with: they run there and nowhere else."""
+
+    gpu: str  # for example "NVIDIA H200"
+    compute_capability: str  # for example "9.0"
+    tensorrt: str  # the version, for example "11.4.0.106"
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The content of `engine.json`."""
 
@@ -223,8 +233,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
     precision: Precision
     node_precision: dict[str, str] = {}  # node class (embedding, attention, mlp, head) -> layout
-    target: Literal["ort-cpu", "ort-cuda", "tensorrt"] = "ort-cpu"
+    target: Target = "ort-cpu"
     built_with: dict[str, str] = {}
+    device: PlanDevice | None = None  # where the plans were built; None while there are none
     files: dict[str, FileEntry]
     chat: ChatSpec | None = None
     image: ImageSpec | None = None

@@ -107,6 +107,10 @@ def _plan_chat(source: CheckpointSource, engine_id: str, config: ExportConfig) -
                 f"{option} is for image models, but {config.checkpoint_path} is a language model: "
                 "leave it out"
             )
+    if config.target != "ort-cpu":
+        raise ExportError(
+            f"--target is {config.target}, but language models are compiled for ort-cpu alone"
+        )
     options = CompileOptions(
         engine_id=engine_id,
         precision=config.precision or "int8",
@@ -130,6 +134,10 @@ def _plan_image(source: CheckpointSource, engine_id: str, config: ExportConfig) 
 
 def _image_options(config: ExportConfig) -> ImageBuildOptions:
     """Refuse what is asked for and would be without effect."""
+    if config.target != "ort-cpu":
+        raise ExportError(
+            f"--target is {config.target}, but image models are compiled for ort-cpu alone"
+        )
     if config.precision == "int4":
         raise ExportError(
             "--precision is int4, but image checkpoints are compiled in int8 or fp32: choose one"

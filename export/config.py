@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from engines.manifest import Target
 from export.diffusion.lora.option import Lora, pair_loras
 from export.precision import Override, parse_override
 
@@ -35,6 +36,10 @@ class ExportConfig:
             "by default int8, for images only where their quality allows it, and otherwise fp32"
         ),
     ] = None
+    target: Annotated[
+        Target,
+        Parameter(help="what will run the engine: the CPU, a GPU through ONNX Runtime or TensorRT"),
+    ] = "ort-cpu"
     calibration_prompts: Annotated[
         Path | None,
         Parameter(

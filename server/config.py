@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from engines.device import parse_device
+
 _MODELS = Group("Models", sort_key=1)
 _HTTP = Group("HTTP", sort_key=2)
 _ACCESS = Group("Access", sort_key=3)
@@ -90,6 +92,21 @@ class ServerConfig:
         str | None, _flag("USER:PASSWORD that clients send as Basic authentication", _ACCESS)
     ] = field(default=None, repr=False)
 
+    device: Annotated[
+        str,
+        _flag("auto (what each engine was built for), cpu, cuda or cuda:N", _ENGINE),
+    ] = "auto"
+    gpu_memory_utilization: Annotated[
+        float, _flag("share of a GPU's memory that a language model may take", _ENGINE)
+    ] = 0.9
+    rebuild: Annotated[
+        bool,
+        _flag(
+            "build TensorRT plans anew that were made for another GPU or version",
+            _ENGINE,
+            negative="",
+        ),
+    ] = False
     max_num_seqs: Annotated[
         int, _flag("answers that a language model writes at a time", _ENGINE)
     ] = 8
@@ -188,6 +205,12 @@ class ServerConfig:
     def __post_init__(self) -> None:
         _check_range("port", self.port, 0, 65535)
         _check_range("max_num_seqs", self.max_num_seqs, 1)
+        parse_device(self.device)
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise ValueError(
+                f"gpu_memory_utilization is {self.gpu_memory_utilization}, but it must be above 0 "
+                "and at most 1"
+            )
         _check_range("kv_cache_memory", self.kv_cache_memory, 1)
         _check_range("max_context", self.max_context, 2)
         _check_range("num_threads", self.num_threads, 1)

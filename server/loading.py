@@ -98,6 +98,9 @@ def engine_options(config: ServerConfig, folders: Sequence[EngineFolder]) -> Eng
         prefill_chunk_streaming=config.prefill_chunk_streaming,
         max_draft_tokens=config.max_draft_tokens,
         verify_files=config.verify_files,
+        device=config.device,
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        rebuild=config.rebuild,
     )
 
 
@@ -108,6 +111,8 @@ def image_engine_options(config: ServerConfig) -> ImageEngineOptions:
         max_rows=_GUIDED_ROWS * config.max_num_images,
         num_threads=config.num_threads,
         verify_files=config.verify_files,
+        device=config.device,
+        rebuild=config.rebuild,
     )
 
 
