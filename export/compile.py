@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from export.errors import CheckpointError, ExportError
 from export.graph import GraphBuilder
 from export.precision import Layout, NodePrecision, Override
 from export.progress import Progress
-from export.qwen.config import DecoderConfig, read_decoder_config
+from export.qwen.config import DecoderConfig, family_of, read_decoder_config
 from export.qwen.decoder import DecoderEmitter, node_names, state_specs
 from export.qwen.tensors import check_tensors, expected_tensors, num_elements
 from export.tokenizer_files import Vocabulary, copy_tokenizer_files, read_vocabulary
@@ -68,9 +68,13 @@ def plan_compilation(checkpoint: Checkpoint, options: CompileOptions) -> Compile
         ExportError: An option does not fit the checkpoint.
     """
     config = read_decoder_config(checkpoint.config)
-    check_tensors(config, checkpoint.tensors)
+    renamed = family_of(checkpoint.config).rename(checkpoint.config, checkpoint.tensors)
+    checkpoint = replace(checkpoint, tensors=renamed)
+    check_tensors(config, renamed)
     vocabulary = read_vocabulary(checkpoint, config.vocab_size)
-    plan = CompilePlan(checkpoint, config, vocabulary, options, _max_context(config, options))
+    max_context = _max_context(config, options)
+    config = config.for_context(max_context)
+    plan = CompilePlan(checkpoint, config, vocabulary, options, max_context)
     plan.node_precision.check(node_names(config))
     return plan
 
@@ -80,7 +84,7 @@ def compile_engine(plan: CompilePlan, engine_dir: Path, progress: Progress) -> M
     tensors = plan.checkpoint.tensors
     with progress.stage("hashing the checkpoint", tensors.num_bytes) as advance:
         source_hash = tensors.sha256(advance)
-    copy_tokenizer_files(plan.checkpoint, engine_dir)
+    copy_tokenizer_files(plan.checkpoint, engine_dir, plan.vocabulary)
     weights_entry = _write_graph(plan, engine_dir, progress)
     files = {
         path.name: weights_entry if path.name == WEIGHTS_FILE else file_entry(path)
@@ -138,7 +142,7 @@ def _chat_spec(plan: CompilePlan) -> ChatSpec:
 
 def _max_context(config: DecoderConfig, options: CompileOptions) -> int:
     longest = config.longest_context
-    max_context = longest if options.max_context is None else options.max_context
+    max_context = config.default_context if options.max_context is None else options.max_context
     if max_context > longest:
         raise ExportError(
             f"--max-context {max_context} is more than the {longest} positions that the model "

@@ -23,6 +23,7 @@ _CHAT_FILES = (
     "model*.safetensors",
     "model.safetensors.index.json",
     "tokenizer.json",
+    "qwen.tiktoken",
     "tokenizer_config.json",
     "chat_template.jinja",
 )

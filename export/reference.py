@@ -17,6 +17,7 @@ from engines.load import physical_cores
 from export.agreement import FloatArray
 from export.checkpoint import open_checkpoint
 from export.compile import CompileOptions, compile_engine, plan_compilation
+from export.qwen.families import find_family
 from export.report import QuietProgress
 
 Sequences = Sequence[list[int]]
@@ -25,6 +26,11 @@ Sequences = Sequence[list[int]]
 def has_transformers() -> bool:
     """Whether the reference implementation is installed."""
     return all(importlib.util.find_spec(name) is not None for name in ("torch", "transformers"))
+
+
+def knows_family(family: str) -> bool:
+    """Whether the reference implementation is installed and has this family."""
+    return has_transformers() and find_family(family).in_transformers
 
 
 def transformers_name() -> str:

@@ -112,11 +112,11 @@ def _verify_chat(manifest: Manifest, spec: ChatSpec, config: VerifyConfig) -> Ve
     them (prefill, then a batch of decode steps), and only one model is in memory at a time.
     """
     from export.answers import greedy_answers
-    from export.reference import has_transformers
+    from export.reference import knows_family
 
     started = time.monotonic()
     by_transformers = config.reference == "transformers" or (
-        config.reference == "auto" and has_transformers()
+        config.reference == "auto" and knows_family(manifest.family)
     )
     skipped = _reason_to_skip(manifest, spec, by_transformers)
     if skipped is not None:
@@ -139,7 +139,10 @@ def _verify_chat(manifest: Manifest, spec: ChatSpec, config: VerifyConfig) -> Ve
 
 def _reason_to_skip(manifest: Manifest, spec: ChatSpec, by_transformers: bool) -> str | None:
     if manifest.precision == "fp32" and not by_transformers:
-        return "transformers is not installed, and an fp32 engine has no other reference"
+        return (
+            "transformers is not installed or lacks this model, and an fp32 engine has no other "
+            "reference"
+        )
     needed = int(spec.num_parameters * 4 * _HEADROOM)
     available = available_memory()
     if needed > available:

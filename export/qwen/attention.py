@@ -23,12 +23,14 @@ class SequenceInputs:
         total_sequence_length: int32 [], the largest of them plus one.
         cos: [rows, head_dim / 2].
         sin: [rows, head_dim / 2].
+        query_scale: [n, S, 1], where queries are scaled by their position.
     """
 
     seqlens_k: ir.Value
     total_sequence_length: ir.Value
     cos: ir.Value
     sin: ir.Value
+    query_scale: ir.Value | None = None
 
 
 class GroupQueryAttentionEmitter:
@@ -80,16 +82,18 @@ class GroupQueryAttentionEmitter:
 
     def _queries_keys_values(self, x: ir.Value, layer: int, node: str) -> list[ir.Value | None]:
         config = self._config
-        if not config.qk_norm:  # the operator splits a packed projection itself
+        if config.packs_qkv:  # the operator splits a packed projection itself
             return [self._linear.emit(x, self._projection(layer, f"{node}.qkv", "qkv")), None, None]
         q, k, v = (
             self._linear.emit(x, self._projection(layer, f"{node}.{kind}", kind)) for kind in "qkv"
         )
-        return [
-            self._normalize_heads(q, layer, f"{node}.q"),
-            self._normalize_heads(k, layer, f"{node}.k"),
-            v,
-        ]
+        if config.qk_norm:
+            q = self._normalize_heads(q, layer, f"{node}.q")
+            k = self._normalize_heads(k, layer, f"{node}.k")
+        scale = self._sequences.query_scale
+        if scale is not None:
+            q = self._graph.op("Mul", [q, scale], f"{node}.q_scaled")
+        return [q, k, v]
 
     def _projection(self, layer: int, node: str, kinds: str) -> Projection:
         names = tuple(f"model.layers.{layer}.self_attn.{kind}_proj" for kind in kinds)

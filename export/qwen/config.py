@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from export.errors import CheckpointError
@@ -32,14 +33,39 @@ class DecoderConfig:
     qkv_bias: bool
     output_bias: bool
     qk_norm: bool
+    logn_length: int | None = None  # queries behind it grow with the logarithm of their position
+
+    @property
+    def packs_qkv(self) -> bool:
+        """Whether nothing comes between the projections of a layer's q, k and v and its heads."""
+        return not self.qk_norm and self.logn_length is None
+
+    @property
+    def default_context(self) -> int:
+        """The positions that the model reads as it was trained, YaRN included."""
+        return self.max_position_embeddings if self.rope.ntk_factor > 1 else self.longest_context
 
     @property
     def longest_context(self) -> int:
-        """The positions that the model was made for, YaRN included."""
+        """The positions that the model can take, stretched ones included."""
         if self.rope.yarn is None:
-            return self.max_position_embeddings
+            return int(self.max_position_embeddings * self.rope.ntk_factor)
         stretched = self.rope.yarn.factor * self.rope.yarn.original_max_position_embeddings
         return max(self.max_position_embeddings, int(stretched))
+
+    def for_context(self, max_context: int) -> DecoderConfig:
+        """The same with what is fixed when the longest text is known.
+
+        Up to the trained length nothing is stretched. Beyond it every text is read as the longest
+        one would be, as keys that were rotated for a shorter one cannot be turned again.
+        """
+        trained = self.max_position_embeddings
+        logn = self.logn_length
+        return replace(
+            self,
+            rope=self.rope.stretched(max_context, trained, self.head_dim),
+            logn_length=None if logn is None or max_context <= logn else logn,
+        )
 
 
 def read_decoder_config(config: dict[str, Any]) -> DecoderConfig:
@@ -48,7 +74,7 @@ def read_decoder_config(config: dict[str, Any]) -> DecoderConfig:
     Raises:
         CheckpointError: The architecture is not supported, or a field is missing or impossible.
     """
-    family = _find_family(config)
+    family = family_of(config)
     if config.get("quantization_config"):
         raise CheckpointError(
             "the checkpoint is quantized already: use the one in bf16, fp16 or fp32"
@@ -58,7 +84,7 @@ def read_decoder_config(config: dict[str, Any]) -> DecoderConfig:
             f"config.json has hidden_act {config['hidden_act']!r}, but only silu is supported"
         )
     try:
-        decoder = _translate(config, family)
+        decoder = _translate(family.respell(config), family)
     except KeyError as error:
         raise CheckpointError(f"config.json has no field {error}") from None
     except (TypeError, ValueError, ZeroDivisionError) as error:
@@ -67,15 +93,25 @@ def read_decoder_config(config: dict[str, Any]) -> DecoderConfig:
     return decoder
 
 
-def _find_family(config: dict[str, Any]) -> Family:
+def family_of(config: dict[str, Any]) -> Family:
+    """The family that a config.json names.
+
+    Raises:
+        CheckpointError: It is not supported.
+    """
     architectures = config.get("architectures") or []
     for architecture in architectures:
         if architecture in FAMILIES:
             return FAMILIES[architecture]
     found = ", ".join(map(str, architectures)) or "none"
     raise CheckpointError(
-        f"the checkpoint's architecture is {found}, but only {' and '.join(FAMILIES)} are supported"
+        f"the checkpoint's architecture is {found}, but only {_listed(FAMILIES)} are supported"
     )
+
+
+def _listed(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}"
 
 
 def _translate(config: dict[str, Any], family: Family) -> DecoderConfig:
@@ -98,6 +134,7 @@ def _translate(config: dict[str, Any], family: Family) -> DecoderConfig:
         qkv_bias=family.qkv_bias(config),
         output_bias=family.output_bias(config),
         qk_norm=family.qk_norm,
+        logn_length=config.get("logn_length"),
     )
 
 

@@ -21,6 +21,7 @@ from export.precision import NodePrecision
 from export.quantize import quantize_rows
 from export.qwen.attention import GroupQueryAttentionEmitter, SequenceInputs
 from export.qwen.config import DecoderConfig
+from export.qwen.logn import logn_table, query_scale
 from export.qwen.rope import rope_tables
 from export.qwen.tensors import EMBEDDING, FINAL_NORM, HEAD
 from export.tensor_files import TensorFiles
@@ -28,7 +29,7 @@ from export.tensor_files import TensorFiles
 
 def node_names(config: DecoderConfig) -> list[str]:
     """The nodes whose precision can be chosen."""
-    qkv = ["q", "k", "v"] if config.qk_norm else ["qkv"]
+    qkv = ["qkv"] if config.packs_qkv else ["q", "k", "v"]
     in_layer = [f"attention.{name}" for name in [*qkv, "o"]] + ["mlp.gate", "mlp.up", "mlp.down"]
     layers = [f"layers.{layer}.{name}" for layer in range(config.num_layers) for name in in_layer]
     return ["embedding", *layers, "head"]
@@ -80,7 +81,7 @@ class DecoderEmitter:
         """Emit everything; `advance` is told each part that is done."""
         graph, config = self._graph, self._config
         input_ids = graph.input("input_ids", "int64", ["n", "S"])
-        sequences = self._sequence_inputs()
+        sequences = self._sequence_inputs(input_ids)
         logit_indices = graph.input("logit_indices", "int64", ["R"])
         attention = GroupQueryAttentionEmitter(
             config, graph, self._linear, self._tensors, sequences
@@ -105,14 +106,17 @@ class DecoderEmitter:
         graph.output(logits, "logits", "float32", ["R", config.vocab_size])
         advance("head")
 
-    def _sequence_inputs(self) -> SequenceInputs:
-        graph = self._graph
+    def _sequence_inputs(self, input_ids: ir.Value) -> SequenceInputs:
+        graph, logn_length = self._graph, self._config.logn_length
         cos, sin = rope_tables(self._config.rope, self._config.head_dim, self._num_rows)
+        seqlens_k = graph.input("seqlens_k", "int32", ["n"])
+        logn = None if logn_length is None else logn_table(logn_length, self._num_rows)
         return SequenceInputs(
-            graph.input("seqlens_k", "int32", ["n"]),
+            seqlens_k,
             graph.input("total_sequence_length", "int32", []),
             graph.weight("rope.cos", cos),
             graph.weight("rope.sin", sin),
+            None if logn is None else query_scale(graph, input_ids, seqlens_k, logn),
         )
 
     def _embed(self, input_ids: ir.Value) -> tuple[ir.Value, ir.Value | None]:

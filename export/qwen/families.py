@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from export.qwen import qwen1
+from export.tensor_files import TensorFiles
+
 Config = dict[str, Any]
 
 
@@ -20,6 +23,9 @@ class Family:
         qkv_bias: Whether the q, k and v projections have a bias.
         output_bias: Whether the projection behind the attention has one.
         qk_norm: Whether each head's q and k are normalized before they are rotated.
+        respell: Gives config.json in the names of Qwen2.
+        rename: Gives the tensors under the names of Qwen2.
+        in_transformers: Whether transformers has the architecture, without code of the checkpoint.
     """
 
     name: str
@@ -27,6 +33,9 @@ class Family:
     qkv_bias: Callable[[Config], bool]
     output_bias: Callable[[Config], bool]
     qk_norm: bool
+    respell: Callable[[Config], Config] = lambda config: config
+    rename: Callable[[Config, TensorFiles], TensorFiles] = lambda config, tensors: tensors
+    in_transformers: bool = True
 
 
 def _derived_head_dim(config: Config) -> int:
@@ -36,6 +45,17 @@ def _derived_head_dim(config: Config) -> int:
 def _attention_bias(config: Config) -> bool:
     return bool(config.get("attention_bias", False))
 
+
+QWEN1 = Family(
+    name="qwen",
+    head_dim=_derived_head_dim,
+    qkv_bias=lambda config: True,
+    output_bias=lambda config: False,
+    qk_norm=False,
+    respell=qwen1.respell,
+    rename=qwen1.rename,
+    in_transformers=False,
+)
 
 QWEN2 = Family(
     name="qwen2",
@@ -54,5 +74,10 @@ QWEN3 = Family(
 )
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {"Qwen2ForCausalLM": QWEN2, "Qwen3ForCausalLM": QWEN3}
+    {"QWenLMHeadModel": QWEN1, "Qwen2ForCausalLM": QWEN2, "Qwen3ForCausalLM": QWEN3}
 )
+
+
+def find_family(name: str) -> Family:
+    """The family of that name, as the manifest has it."""
+    return next(family for family in FAMILIES.values() if family.name == name)

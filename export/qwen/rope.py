@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from export.errors import CheckpointError
 FloatArray = NDArray[np.float32]
 
 DEFAULT_THETA = 10_000.0
+DYNAMIC_NTK = "qwen-ntk"  # of the first Qwen, whose config.json spells it otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +31,24 @@ class YarnParameters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RopeParameters:
-    """The base wavelength, and YaRN's settings where the config asks for it."""
+    """The base wavelength, and how it is stretched beyond the trained positions.
+
+    `ntk_factor` says how many times the trained length dynamic NTK may reach; 1.0 without it.
+    """
 
     theta: float
     yarn: YarnParameters | None = None
+    ntk_factor: float = 1.0
+
+    def stretched(self, length: int, trained_length: int, head_dim: int) -> RopeParameters:
+        """With the base that dynamic NTK takes for texts of `length` tokens.
+
+        It grows in steps: with the alpha 3 up to twice the trained length, 7 up to four times.
+        """
+        if length <= trained_length or self.ntk_factor == 1.0:
+            return self
+        alpha = 2 ** math.ceil(math.log2(length / trained_length) + 1) - 1
+        return replace(self, theta=self.theta * alpha ** (head_dim / (head_dim - 2)))
 
 
 def read_rope_parameters(config: dict[str, Any]) -> RopeParameters:
@@ -52,6 +67,8 @@ def read_rope_parameters(config: dict[str, Any]) -> RopeParameters:
             return RopeParameters(theta=theta)
         if rope_type == "yarn":
             return RopeParameters(theta=theta, yarn=_read_yarn(config, settings))
+        if rope_type == DYNAMIC_NTK:
+            return RopeParameters(theta=theta, ntk_factor=float(settings["factor"]))
     except (TypeError, ValueError, KeyError, ZeroDivisionError):
         raise CheckpointError(
             f"config.json has rope settings that are no numbers: {settings}"

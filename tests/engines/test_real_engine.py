@@ -23,6 +23,7 @@ from export.checkpoint import open_checkpoint
 from export.compile import CompileOptions, compile_engine, plan_compilation
 from export.report import QuietProgress
 from tests.checkpoints import make_checkpoint
+from tests.export.qwen1 import make_qwen1_checkpoint
 
 OPTIONS = {"prefill_chunk": 24, "prefill_chunk_streaming": 12, "num_threads": 1}
 NUM_PROMPTS = 8
@@ -31,7 +32,11 @@ OpenEngine = Callable[..., LLMEngine]
 
 
 def compile_tiny(tmp_path_factory, family: str, precision: str) -> EngineFolder:
-    checkpoint = make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny", family)
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    if family == "qwen1":
+        checkpoint = make_qwen1_checkpoint(folder, seq_length=256)
+    else:
+        checkpoint = make_checkpoint(folder, family)
     engine = tmp_path_factory.mktemp("engine")
     plan = plan_compilation(
         open_checkpoint(checkpoint, "tiny"), CompileOptions(engine_id="tiny", precision=precision)
@@ -40,7 +45,7 @@ def compile_tiny(tmp_path_factory, family: str, precision: str) -> EngineFolder:
     return EngineFolder(Path(engine), read_manifest(engine))
 
 
-@pytest.fixture(scope="module", params=["qwen2-fp32", "qwen2.5-int8", "qwen3-int8"])
+@pytest.fixture(scope="module", params=["qwen1-fp32", "qwen2-fp32", "qwen2.5-int8", "qwen3-int8"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory) -> EngineFolder:
     return compile_tiny(tmp_path_factory, *request.param.rsplit("-", 1))
 

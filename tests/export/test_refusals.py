@@ -54,7 +54,7 @@ def test_an_unsupported_architecture_names_the_supported_ones(
     refusal, own_checkpoint, architectures
 ):
     sentence = refusal(own_checkpoint(config={"architectures": architectures}))
-    assert "only Qwen2ForCausalLM and Qwen3ForCausalLM are supported" in sentence
+    assert "only QWenLMHeadModel, Qwen2ForCausalLM and Qwen3ForCausalLM are supported" in sentence
     assert (architectures or ["none"])[0] in sentence
 
 
