@@ -30,12 +30,14 @@ from server.metrics import Metrics
 from server.middleware import RequestRecords
 from server.openapi import openapi_document
 from server.registry import ModelRegistry
+from server.responses.store import ResponseStore
 from server.routes import system
 from server.routes.chat import ChatCompletions
 from server.routes.completions import Completions
 from server.routes.image_files import ImageFilePurge, ImageFileRoute
 from server.routes.images import ImageDrawing, ImageEdits, ImageGenerations, ImageVariations
 from server.routes.models import Models
+from server.routes.responses import Responses
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +79,7 @@ def create_app(
     app.add_error_handler(falcon.HTTPError, on_error)
     app.add_route("/v1/chat/completions", ChatCompletions(models))
     app.add_route("/v1/completions", Completions(models))
+    add_response_routes(app, models, config)
     add_image_routes(app, models, config)
     app.add_route("/v1/models", listed := Models(models, config.owned_by))
     app.add_route("/v1/models/{model_id:path}", listed, suffix="model")
@@ -86,6 +89,15 @@ def create_app(
     app.add_route("/version", system.Version(__version__))
     app.add_route("/openapi.json", system.OpenApi(openapi_document(__version__)))
     return app
+
+
+def add_response_routes(app: App, models: ModelRegistry, config: ServerConfig) -> None:
+    """The routes of responses, which share what is stored."""
+    store = ResponseStore(config.max_stored_responses, config.max_stored_responses_size)
+    responses = Responses(models, store)
+    app.add_route("/v1/responses", responses)
+    app.add_route("/v1/responses/{response_id}", responses, suffix="response")
+    app.add_route("/v1/responses/{response_id}/input_items", responses, suffix="items")
 
 
 def add_image_routes(app: App, models: ModelRegistry, config: ServerConfig) -> None:

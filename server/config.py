@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from engines.device import parse_device
+from server.sizes import parse_size, show_size
 
 _MODELS = Group("Models", sort_key=1)
 _HTTP = Group("HTTP", sort_key=2)
@@ -20,29 +21,8 @@ _LIMITS = Group("Limits", sort_key=5)
 _IMAGES = Group("Images", sort_key=6)
 _LOGGING = Group("Logging", sort_key=7)
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 _ORIGIN = re.compile(r"https?://[^/\s]+")
 _COMMAS = "; several times, or several separated by commas"
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a size such as `512MiB`, `4GiB`, `2GB` or `1048576`.
-
-    Raises:
-        ValueError: It is not a number with a unit of these.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?)?B?\s*", text.upper())
-    if match is None:
-        raise ValueError(f"{text!r} is not a size: write bytes, or a unit as in 512MiB or 4GiB")
-    return int(float(match[1]) * _UNITS[match[2] or ""])
-
-
-def show_size(num_bytes: int) -> str:
-    """The inverse of `parse_size`, in the largest unit that divides the size."""
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if num_bytes >= factor and num_bytes % factor == 0:
-            return f"{num_bytes // factor}{unit}"
-    return str(num_bytes)
 
 
 def _size(_: Any, tokens: Sequence[Any]) -> int:
@@ -148,6 +128,19 @@ class ServerConfig:
             show_default=show_size,
         ),
     ] = 16 * 2**20
+    max_stored_responses: Annotated[
+        int, _flag("responses kept for `previous_response_id`; the oldest goes first", _LIMITS)
+    ] = 1000
+    max_stored_responses_size: Annotated[
+        int,
+        _flag(
+            "size of all these responses, such as 64MiB",
+            _LIMITS,
+            converter=_size,
+            n_tokens=1,
+            show_default=show_size,
+        ),
+    ] = 64 * 2**20
     request_timeout: Annotated[
         float | None, _flag("seconds that a request may take; default: any", _LIMITS)
     ] = None
@@ -219,6 +212,8 @@ class ServerConfig:
         _check_range("max_draft_tokens", self.max_draft_tokens, 0, _MAX_DRAFT_TOKENS)
         _check_range("max_queue_size", self.max_queue_size, 0)
         _check_range("max_body_size", self.max_body_size, 1)
+        _check_range("max_stored_responses", self.max_stored_responses, 0)
+        _check_range("max_stored_responses_size", self.max_stored_responses_size, 1)
         _check_range("drain_timeout", self.drain_timeout, 0)
         _check_range("max_num_images", self.max_num_images, 1)
         _check_range("max_image_queue_size", self.max_image_queue_size, 0)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from engines.errors import InvalidRequest
 from engines.llm.constraint import TokenConstraint
+from server.chat_task import ChatTask
 from server.errors import ApiError
 from server.registry import ChatModel
-from server.schema.chat import ChatCompletionRequest
 from server.text.chat_format import ReasoningCounter, ReasoningState
 from server.text.constraints import AfterReasoning, WithinCalls
 from server.text.grammar import GrammarSpec
@@ -41,10 +41,8 @@ class OutputFormat:
     new_counter: Callable[[], ReasoningCounter] | None
 
 
-def output_format(
-    model: ChatModel, request: ChatCompletionRequest, prompt: list[int]
-) -> OutputFormat:
-    """Compile what a request asks of its answers; takes up to a second for a large schema.
+def output_format(model: ChatModel, task: ChatTask, prompt: list[int]) -> OutputFormat:
+    """Compile what a task asks of its answers; takes up to a second for a large schema.
 
     Raises:
         InvalidRequest: A schema or a grammar cannot be used; the message names the field.
@@ -52,11 +50,11 @@ def output_format(
     """
     chat_format = model.text.chat_format
     state = chat_format.reasoning_state(prompt)
-    functions = request.offered_functions()
-    form = _call_form(model, request) if functions else None
-    answer = _answer_constraint(model, request, form, functions)
+    functions = task.functions
+    form = _call_form(model, task) if functions else None
+    answer = _answer_constraint(model, task, form, functions)
     return OutputFormat(
-        _behind_reasoning(model, request, state, answer),
+        _behind_reasoning(model, task, state, answer),
         lambda: AnswerParser(
             None if form is None else new_call_parser(form, functions),
             None if state == "none" else ReasoningParser(is_open=state == "open"),
@@ -72,14 +70,14 @@ def _counter(model: ChatModel, state: ReasoningState) -> Callable[[], ReasoningC
     return lambda: ReasoningCounter(tokens, state)
 
 
-def _call_form(model: ChatModel, request: ChatCompletionRequest) -> CallForm:
+def _call_form(model: ChatModel, task: ChatTask) -> CallForm:
     form = model.text.chat_format.call_form
     if form is None:
         raise ApiError(
             400,
-            f"{request.functions_field} is set, but the chat template of {model.id!r} knows no "
+            f"{task.functions_field} is set, but the chat template of {model.id!r} knows no "
             "function calls",
-            param=request.functions_field,
+            param=task.functions_field,
             code="unsupported_value",
         )
     return form
@@ -87,52 +85,52 @@ def _call_form(model: ChatModel, request: ChatCompletionRequest) -> CallForm:
 
 def _answer_constraint(
     model: ChatModel,
-    request: ChatCompletionRequest,
+    task: ChatTask,
     form: CallForm | None,
     functions: list[Function],
 ) -> Callable[[], TokenConstraint] | None:
-    grammar = request.grammar()
+    grammar = task.grammar
     if form is None:
         return None if grammar is None else _compiled(model, grammar)
-    if not request.must_call and grammar is None:
-        return _within_calls(model, request, form, functions)
-    if not request.must_call:
+    if not task.must_call and grammar is None:
+        return _within_calls(model, task, form, functions)
+    if not task.must_call:
         assert grammar is not None
-        return _compiled(model, _calls_or(model, request, form, functions, grammar))
+        return _compiled(model, _calls_or(model, task, form, functions, grammar))
     if grammar is not None:
         raise InvalidRequest(
             f"{grammar.param} is set, but tool_choice leaves no answer beside a call", grammar.param
         )
-    source = _source(request, calls_grammar, form, functions, model)
-    return _compiled(model, GrammarSpec("lark", source, request.functions_field))
+    source = _source(task, calls_grammar, form, functions, model)
+    return _compiled(model, GrammarSpec("lark", source, task.functions_field))
 
 
 def _within_calls(
-    model: ChatModel, request: ChatCompletionRequest, form: CallForm, functions: list[Function]
+    model: ChatModel, task: ChatTask, form: CallForm, functions: list[Function]
 ) -> Callable[[], TokenConstraint] | None:
     begin = model.text.chat_format.call_begin
     if begin is None:
         return None  # no single token shows where a call begins
     try:
-        spec = GrammarSpec("lark", body_grammar(form, functions), request.functions_field)
+        spec = GrammarSpec("lark", body_grammar(form, functions), task.functions_field)
         model.grammars.compile(spec)
     except (ValueError, InvalidRequest):
         # Nothing was forced: a schema that cannot be enforced is still one that can be read.
         anything = [Function(function.name) for function in functions]
-        spec = GrammarSpec("lark", body_grammar(form, anything), request.functions_field)
+        spec = GrammarSpec("lark", body_grammar(form, anything), task.functions_field)
         model.grammars.compile(spec)
     return lambda: WithinCalls(
         begin,
         lambda: model.grammars.new_state(spec),
         end=model.eos_token_ids,
-        is_parallel=request.allows_parallel_calls,
+        is_parallel=task.is_parallel,
         vocab_size=model.worker.vocab_size,
     )
 
 
 def _calls_or(
     model: ChatModel,
-    request: ChatCompletionRequest,
+    task: ChatTask,
     form: CallForm,
     functions: list[Function],
     grammar: GrammarSpec,
@@ -147,14 +145,14 @@ def _calls_or(
         form,
         functions,
         json.loads(grammar.source),
-        is_parallel=request.allows_parallel_calls,
+        is_parallel=task.is_parallel,
         marks_are_tokens=model.text.chat_format.call_begin is not None,
     )
-    return GrammarSpec("lark", source, request.functions_field)
+    return GrammarSpec("lark", source, task.functions_field)
 
 
 def _source(
-    request: ChatCompletionRequest,
+    task: ChatTask,
     write: Callable[..., str],
     form: CallForm,
     functions: list[Function],
@@ -164,11 +162,11 @@ def _source(
         return write(
             form,
             functions,
-            is_parallel=request.allows_parallel_calls,
+            is_parallel=task.is_parallel,
             marks_are_tokens=model.text.chat_format.call_begin is not None,
         )
     except ValueError as error:
-        field = request.functions_field
+        field = task.functions_field
         raise InvalidRequest(f"{field} cannot be enforced: {error}", field) from None
 
 
@@ -179,12 +177,12 @@ def _compiled(model: ChatModel, spec: GrammarSpec) -> Callable[[], TokenConstrai
 
 def _behind_reasoning(
     model: ChatModel,
-    request: ChatCompletionRequest,
+    task: ChatTask,
     state: ReasoningState,
     answer: Callable[[], TokenConstraint] | None,
 ) -> Callable[[], TokenConstraint] | None:
     tokens = model.text.chat_format.reasoning
-    budget = request.thinking_budget
+    budget = task.thinking_budget
     if tokens is None or state == "none" or (answer is None and budget is None):
         return answer
     return lambda: AfterReasoning(

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.server_process import ServerProcess
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 TINY_ENGINE_ID = "tiny"
 PAINTER = "tiny-painter"
@@ -54,6 +59,14 @@ def demo_engine_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(tiny_engine_dir: Path) -> Iterator[ServerProcess]:
     """A running server with the engine `tiny`; tests leave it running."""
     arguments = ["--engine-dir", str(tiny_engine_dir), "--num-threads", "1"]
+    with ServerProcess(arguments) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def demo_server(demo_engine_dir: Path) -> Iterator[ServerProcess]:
+    """A running server with the engine `demo-chat`; tests leave it running."""
+    arguments = ["--engine-dir", str(demo_engine_dir), "--num-threads", "1"]
     with ServerProcess(arguments) as process:
         yield process
 

@@ -14,6 +14,8 @@ from server.text.chat_template import RESERVED_VARIABLES
 
 MAX_MESSAGES = 4096
 
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
 
 class ChatCompletionRequest(ToolFields, kw_only=True):
     """What a client sends. Beside OpenAI's fields: `top_k`, `min_p`, `repetition_penalty`,
@@ -26,9 +28,7 @@ class ChatCompletionRequest(ToolFields, kw_only=True):
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = (
-        None
-    )
+    reasoning_effort: ReasoningEffort | None = None
     thinking_budget: Annotated[int, Meta(ge=0)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     enable_thinking: bool | None = None  # short for chat_template_kwargs
@@ -46,13 +46,9 @@ class ChatCompletionRequest(ToolFields, kw_only=True):
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def template_variables(self) -> dict[str, Any]:
-        variables: dict[str, Any] = {}
-        if self.reasoning_effort is not None:
-            variables["reasoning_effort"] = self.reasoning_effort
-            variables["enable_thinking"] = self.reasoning_effort != "none"
-        if self.enable_thinking is not None:
-            variables["enable_thinking"] = self.enable_thinking
-        return variables | (self.chat_template_kwargs or {})
+        return thinking_variables(
+            self.reasoning_effort, self.enable_thinking, self.chat_template_kwargs
+        )
 
     def check(self) -> None:
         """Check what fields say together.
@@ -70,11 +66,7 @@ class ChatCompletionRequest(ToolFields, kw_only=True):
         if self.max_tokens == 0:
             raise InvalidRequest("max_tokens is 0, but it must be at least 1", "max_tokens")
         self.check_tools()
-        for name in RESERVED_VARIABLES & (self.chat_template_kwargs or {}).keys():
-            raise InvalidRequest(
-                f"chat_template_kwargs.{name} is set, but {name} is a field of the request itself",
-                f"chat_template_kwargs.{name}",
-            )
+        check_template_variables(self.chat_template_kwargs)
         self._check_messages()
         self._check_continuation()
 
@@ -106,3 +98,25 @@ class ChatCompletionRequest(ToolFields, kw_only=True):
                 "with content",
                 "continue_final_message",
             )
+
+
+def thinking_variables(
+    effort: ReasoningEffort | None, enable_thinking: bool | None, given: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What a chat template is told of thinking; what the client gives it comes last."""
+    variables: dict[str, Any] = {}
+    if effort is not None:
+        variables["reasoning_effort"] = effort
+        variables["enable_thinking"] = effort != "none"
+    if enable_thinking is not None:
+        variables["enable_thinking"] = enable_thinking
+    return variables | (given or {})
+
+
+def check_template_variables(given: dict[str, Any] | None) -> None:
+    """Raises `InvalidRequest` for a variable that is a field of the request."""
+    for name in RESERVED_VARIABLES & (given or {}).keys():
+        raise InvalidRequest(
+            f"chat_template_kwargs.{name} is set, but {name} is a field of the request itself",
+            f"chat_template_kwargs.{name}",
+        )

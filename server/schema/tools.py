@@ -123,7 +123,8 @@ class ToolFields(StructuredFields, kw_only=True):
             chosen = self.function_call.name
         elif not self.is_legacy and isinstance(self.tool_choice, NamedToolChoice):
             chosen = self.tool_choice.function.name
-        return _functions(definitions, self.functions_field, chosen)
+        chosen_names = None if chosen is None else [chosen]
+        return offered(definitions, self.functions_field, chosen_names)
 
     def check_tools(self) -> None:
         """Raises `InvalidRequest` where the fields contradict each other."""
@@ -145,13 +146,13 @@ class ToolFields(StructuredFields, kw_only=True):
                 raise InvalidRequest(f"{name} asks for a call, but {field} is empty", name)
 
 
-def _functions(
-    definitions: Sequence[FunctionDefinition], field: str, chosen: str | None
+def offered(
+    definitions: Sequence[FunctionDefinition], field: str, chosen: Sequence[str] | None
 ) -> list[Function]:
-    """The functions of a request: all, or the one that was chosen by its name.
+    """The functions of a request: all, or those that were chosen by their names.
 
     Raises:
-        InvalidRequest: Two have one name, or none has the chosen one.
+        InvalidRequest: Two have one name, or none has a chosen one.
     """
     functions: dict[str, Function] = {}
     for index, definition in enumerate(definitions):
@@ -169,12 +170,13 @@ def _functions(
         )
     if chosen is None:
         return list(functions.values())
-    if chosen not in functions:
-        known = ", ".join(functions) or "none"
-        raise InvalidRequest(
-            f"tool_choice names the function {chosen!r}, but {field} has {known}", "tool_choice"
-        )
-    return [functions[chosen]]
+    for name in chosen:
+        if name not in functions:
+            known = ", ".join(functions) or "none"
+            raise InvalidRequest(
+                f"tool_choice names the function {name!r}, but {field} has {known}", "tool_choice"
+            )
+    return [functions[name] for name in dict.fromkeys(chosen)]
 
 
 def shown(value: object) -> str:

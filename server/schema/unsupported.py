@@ -115,7 +115,7 @@ def check_supported(body: Mapping[str, Any], fields: Mapping[str, str]) -> None:
     """
     check_fields(body, fields)
     if body.get("modalities") not in _TEXT_MODALITIES:
-        raise _refusal(
+        raise refusal(
             'modalities asks for more than text, but this server supports ["text"] only',
             "modalities",
         )
@@ -128,7 +128,7 @@ def check_no_form(body: Mapping[str, Any]) -> None:
         ApiError: 400.
     """
     if body.get("response_format") not in _TEXT_FORMATS:
-        raise _refusal(
+        raise refusal(
             "response_format asks for structured output, but /v1/chat/completions alone has it",
             "response_format",
         )
@@ -143,8 +143,9 @@ def check_fields(body: Mapping[str, Any], fields: Mapping[str, str]) -> None:
     for name in fields:
         value = body.get(name)
         if value and value != _NEUTRAL.get(name):
-            raise _refusal(f"{name} is set, but this server does not support {fields[name]}", name)
+            raise refusal(f"{name} is set, but this server does not support {fields[name]}", name)
 
 
-def _refusal(message: str, param: str) -> ApiError:
+def refusal(message: str, param: str) -> ApiError:
+    """A 400 for what this server does not do."""
     return ApiError(400, message, param=param, code="unsupported_parameter")

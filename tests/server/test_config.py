@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.config import ServerConfig, parse_size, show_size
+from server.config import ServerConfig
+from server.sizes import parse_size, show_size
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,181 @@
+"""The table of all routes: what each takes, answers and can fail with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import UnionType
+from typing import Literal
+
+import msgspec
+
+from server.schema.chat import ChatCompletionRequest
+from server.schema.chat_answer import ChatCompletion, ChatCompletionChunk
+from server.schema.completions import Completion, CompletionRequest
+from server.schema.images import (
+    ImageCompletedEvent,
+    ImageEditRequest,
+    ImageGenerationRequest,
+    ImagePartialEvent,
+    ImagesResponse,
+    ImageVariationRequest,
+)
+from server.schema.models import ModelDetails, ModelList
+from server.schema.response_answer import ResponseDeleted, ResponseObject
+from server.schema.response_events import ResponseEvent
+from server.schema.response_items import ItemList
+from server.schema.responses import PageQuery, ResponseRequest, StoredQuery
+from server.schema.system import Health, Readiness, Version
+
+JSON = "application/json"
+_METRICS = "text/plain"
+_PICTURES = ("image/png", "image/jpeg", "image/webp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One method of one route.
+
+    `query` has the parameters behind the path. `event` is the JSON of each server-sent event where
+    a request can ask for a stream. With `files` the request is a form of the request's fields and
+    these, of which the first is required. `failures` are the statuses that this operation has
+    beside those of all.
+    """
+
+    method: Literal["get", "head", "post", "delete"]
+    path: str
+    summary: str
+    request: type[msgspec.Struct] | None = None
+    query: type[msgspec.Struct] | None = None
+    files: tuple[str, ...] = ()
+    response: type[msgspec.Struct] | None = None
+    event: type[msgspec.Struct] | UnionType | None = None
+    media_types: tuple[str, ...] = (JSON,)
+    failures: tuple[int, ...] = ()
+    needs_key: bool = True
+
+
+_GENERATION_FAILURES = (400, 404, 413, 415, 429, 500, 503, 504)
+
+OPERATIONS = (
+    Operation(
+        method="post",
+        path="/v1/chat/completions",
+        summary="Continue a conversation",
+        request=ChatCompletionRequest,
+        response=ChatCompletion,
+        event=ChatCompletionChunk,
+        failures=_GENERATION_FAILURES,
+    ),
+    Operation(
+        method="post",
+        path="/v1/completions",
+        summary="Continue a text",
+        request=CompletionRequest,
+        response=Completion,
+        event=Completion,
+        failures=_GENERATION_FAILURES,
+    ),
+    Operation(
+        method="post",
+        path="/v1/responses",
+        summary="Answer a conversation of items",
+        request=ResponseRequest,
+        response=ResponseObject,
+        event=ResponseEvent,
+        failures=_GENERATION_FAILURES,
+    ),
+    Operation(
+        method="get",
+        path="/v1/responses/{response_id}",
+        summary="Tell of a response that is stored",
+        query=StoredQuery,
+        response=ResponseObject,
+        failures=(400, 404),
+    ),
+    Operation(
+        method="delete",
+        path="/v1/responses/{response_id}",
+        summary="Forget a response",
+        response=ResponseDeleted,
+        failures=(404,),
+    ),
+    Operation(
+        method="get",
+        path="/v1/responses/{response_id}/input_items",
+        summary="List what went into a response",
+        query=PageQuery,
+        response=ItemList,
+        failures=(400, 404),
+    ),
+    Operation(
+        method="post",
+        path="/v1/images/generations",
+        summary="Draw pictures of a prompt",
+        request=ImageGenerationRequest,
+        response=ImagesResponse,
+        event=ImagePartialEvent | ImageCompletedEvent,
+        failures=_GENERATION_FAILURES,
+    ),
+    Operation(
+        method="post",
+        path="/v1/images/edits",
+        summary="Change a picture, all of it or what a mask names",
+        request=ImageEditRequest,
+        files=("image", "mask"),
+        response=ImagesResponse,
+        event=ImagePartialEvent | ImageCompletedEvent,
+        failures=_GENERATION_FAILURES,
+    ),
+    Operation(
+        method="post",
+        path="/v1/images/variations",
+        summary="Draw pictures that are like a picture",
+        request=ImageVariationRequest,
+        files=("image",),
+        response=ImagesResponse,
+        failures=_GENERATION_FAILURES,
+    ),
+    Operation(
+        method="get",
+        path="/v1/images/files/{name}",
+        summary="Fetch a picture by its URL",
+        media_types=_PICTURES,
+        failures=(404,),
+        needs_key=False,
+    ),
+    Operation(
+        method="head",
+        path="/v1/images/files/{name}",
+        summary="Tell whether a picture can be fetched",
+        media_types=_PICTURES,
+        failures=(404,),
+        needs_key=False,
+    ),
+    Operation(method="get", path="/v1/models", summary="List the models", response=ModelList),
+    Operation(
+        method="get",
+        path="/v1/models/{model_id}",
+        summary="Tell of a model; its id may hold slashes",
+        response=ModelDetails,
+        failures=(404,),
+    ),
+    Operation(
+        method="get",
+        path="/health",
+        summary="Tell whether every engine runs; 503 if one has stopped",
+        response=Health,
+        needs_key=False,
+    ),
+    Operation(
+        method="get",
+        path="/ready",
+        summary="Tell whether new requests are welcome; 503 if not",
+        response=Readiness,
+        needs_key=False,
+    ),
+    Operation(
+        method="get", path="/metrics", summary="Metrics for Prometheus", media_types=(_METRICS,)
+    ),
+    Operation(method="get", path="/version", summary="Tell the release", response=Version),
+    Operation(method="get", path="/openapi.json", summary="This document"),
+)

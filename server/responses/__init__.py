@@ -1,0 +1,1 @@
+"""What stands behind `/v1/responses`: conversations of items, what is kept, how it is told."""
