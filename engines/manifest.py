@@ -243,6 +243,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     image_verification: ImageVerification | None = None
     quantization: QuantizationReport | None = None
     precision_reason: str | None = None  # the sentence that says why an image model is not int8
+    stored_weights: str | None = None  # what became of weights that the checkpoint has quantized
     verification_skipped: str | None = None  # the sentence that says why there is no report
 
 

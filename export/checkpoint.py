@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import CheckpointError
+from export.quantized.open import open_quantized
 from export.tensor_files import TensorFiles, open_tensor_files
 
 CONFIG_FILE = "config.json"
@@ -22,7 +23,7 @@ class Checkpoint:
         name: The hub id it came from, or the folder's name; never a path.
         revision: The commit on the hub, if it came from there.
         config: The content of config.json.
-        tensors: Its weights.
+        tensors: Its weights, by their plain names even where they are quantized.
     """
 
     folder: Path
@@ -43,7 +44,8 @@ def open_checkpoint(folder: Path, name: str, revision: str | None = None) -> Che
     if not (folder / CONFIG_FILE).is_file():
         raise CheckpointError(f"{folder} is not a checkpoint: it holds no {CONFIG_FILE}")
     config = read_json_object(folder / CONFIG_FILE)
-    return Checkpoint(folder, name, revision, config, open_tensor_files(folder))
+    tensors = open_quantized(config, open_tensor_files(folder))
+    return Checkpoint(folder, name, revision, config, tensors)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

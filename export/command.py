@@ -12,7 +12,12 @@ import msgspec
 
 from engines.manifest import Manifest, write_manifest
 from export.checkpoint import open_checkpoint
-from export.compile import CompileOptions, compile_engine, plan_compilation
+from export.compile import (
+    CompileOptions,
+    compile_engine,
+    default_precision,
+    plan_compilation,
+)
 from export.config import ExportConfig, check_engine_id, slug
 from export.diffusion.build import ImageBuildOptions, build_image_engine
 from export.diffusion.checkpoint import is_diffusion_checkpoint, open_diffusion_checkpoint
@@ -111,14 +116,17 @@ def _plan_chat(source: CheckpointSource, engine_id: str, config: ExportConfig) -
         raise ExportError(
             f"--target is {config.target}, but language models are compiled for ort-cpu alone"
         )
+    checkpoint = open_checkpoint(source.folder, source.name, source.revision)
+    precision, overrides = default_precision(checkpoint)
+    if config.precision is not None:
+        precision, overrides = config.precision, ()
     options = CompileOptions(
         engine_id=engine_id,
-        precision=config.precision or "int8",
-        overrides=config.overrides,
+        precision=precision,
+        overrides=overrides + config.overrides,
         int4_block_size=config.int4_block_size,
         max_context=config.max_context,
     )
-    checkpoint = open_checkpoint(source.folder, source.name, source.revision)
     return partial(compile_engine, plan_compilation(checkpoint, options))
 
 

@@ -15,9 +15,10 @@ from export.errors import CheckpointError, ExportError
 from export.graph import GraphBuilder
 from export.precision import Layout, NodePrecision, Override
 from export.progress import Progress
+from export.quantized.tensors import QuantizedTensorFiles
 from export.qwen.config import DecoderConfig, family_of, read_decoder_config
 from export.qwen.decoder import DecoderEmitter, node_names, state_specs
-from export.qwen.tensors import check_tensors, expected_tensors, num_elements
+from export.qwen.tensors import HEAD, check_tensors, expected_tensors, num_elements
 from export.tokenizer_files import Vocabulary, copy_tokenizer_files, read_vocabulary
 from export.weights import WeightsFile, file_entry
 
@@ -76,6 +77,7 @@ def plan_compilation(checkpoint: Checkpoint, options: CompileOptions) -> Compile
     config = config.for_context(max_context)
     plan = CompilePlan(checkpoint, config, vocabulary, options, max_context)
     plan.node_precision.check(node_names(config))
+    _check_block_size(checkpoint, options)
     return plan
 
 
@@ -106,6 +108,7 @@ def compile_engine(plan: CompilePlan, engine_dir: Path, progress: Progress) -> M
         built_with=built_with(),
         files=files,
         chat=_chat_spec(plan),
+        stored_weights=_stored_weights(plan),
     )
 
 
@@ -138,6 +141,35 @@ def _chat_spec(plan: CompilePlan) -> ChatSpec:
         eos_token_ids=plan.vocabulary.eos_token_ids,
         num_parameters=num_elements(expected_tensors(plan.config)),
     )
+
+
+def default_precision(checkpoint: Checkpoint) -> tuple[Layout, tuple[Override, ...]]:
+    """What an export takes that asks for no precision: what a quantized checkpoint has, or int8.
+
+    A head that such a checkpoint left whole is not cut down to int4.
+    """
+    tensors = checkpoint.tensors
+    if not isinstance(tensors, QuantizedTensorFiles) or tensors.bits == 8:
+        return "int8", ()
+    return "int4", () if tensors.bits_of(HEAD) else (Override("head", "int8"),)
+
+
+def _stored_weights(plan: CompilePlan) -> str | None:
+    tensors = plan.checkpoint.tensors
+    if not isinstance(tensors, QuantizedTensorFiles):
+        return None
+    return tensors.conversion(plan.options.precision)
+
+
+def _check_block_size(checkpoint: Checkpoint, options: CompileOptions) -> None:
+    tensors = checkpoint.tensors
+    if options.int4_block_size is None or not isinstance(tensors, QuantizedTensorFiles):
+        return
+    if tensors.bits == 4 and options.precision == "int4":
+        raise ExportError(
+            f"--int4-block-size is {options.int4_block_size}, but the checkpoint's weights are "
+            f"kept as they are ({tensors.description}): leave it out"
+        )
 
 
 def _max_context(config: DecoderConfig, options: CompileOptions) -> int:

@@ -33,7 +33,8 @@ class ExportConfig:
         Literal["fp32", "int8", "int4"] | None,
         Parameter(
             help="int8: the best speed for many users; int4: the least memory; "
-            "by default int8, for images only where their quality allows it, and otherwise fp32"
+            "by default int8, or what a quantized checkpoint has; for images int8 only where their "
+            "quality allows it, and otherwise fp32"
         ),
     ] = None
     target: Annotated[

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from export.graph import CONTRIB, GraphBuilder, scalar
 from export.precision import LayoutChooser
 from export.quantize import INT8_MAX, choose_block_size, quantize_blocks, quantize_rows
+from export.quantized.linear import emit_integers, kept_integers
 from export.tensor_files import FloatArray, TensorFiles
+
+Int8Rows = tuple[NDArray[np.int8], FloatArray]  # [rows, K] and the scale of each row
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,15 @@ class LinearEmitter:
     def emit(self, x: ir.Value, projection: Projection) -> ir.Value:
         """[..., K] -> [..., N]."""
         layout = self._precision.layout(projection.node)
-        if layout == "int8":
-            y = self._emit_int8(x, projection)
+        kept = kept_integers(self._tensors, projection.weights, layout)
+        if kept is not None and not all(matrix.is_by_rows for matrix in kept):
+            y = emit_integers(self._graph, x, projection.node, kept)
+        elif kept is not None:
+            quantized = ((matrix.signed_rows(), matrix.scales[:, 0]) for matrix in kept)
+            y = self._emit_int8(x, projection, quantized)
+        elif layout == "int8":
+            blocks = (quantize_rows(block) for _, block in self._row_blocks(projection))
+            y = self._emit_int8(x, projection, blocks)
         elif layout == "int4":
             y = self._emit_int4(x, projection)
         else:
@@ -71,17 +82,20 @@ class LinearEmitter:
             "FusedMatMul", [x, weight], f"{node}.matmul", domain=CONTRIB, transB=1
         )
 
-    def _emit_int8(self, x: ir.Value, projection: Projection) -> ir.Value:
+    def _emit_int8(
+        self, x: ir.Value, projection: Projection, blocks: Iterable[Int8Rows]
+    ) -> ir.Value:
         """Weights with a scale a column, activations with a scale a row: no row sees another."""
         graph, node = self._graph, projection.node
         quantized, row_max = self._quantize_activations(x)
         num_rows, num_columns = self._shape(projection)
         weight = np.empty((num_columns, num_rows), np.int8)  # [K, N]
         scale = np.empty(num_rows, np.float32)  # [N]
-        for start, block in self._row_blocks(projection):
-            q, block_scale = quantize_rows(block)
+        start = 0
+        for q, block_scale in blocks:
             weight[:, start : start + len(q)] = q.T
             scale[start : start + len(q)] = block_scale
+            start += len(q)
         product = graph.op(
             "MatMulIntegerToFloat",
             [

@@ -17,6 +17,7 @@ from engines.load import physical_cores
 from export.agreement import FloatArray
 from export.checkpoint import open_checkpoint
 from export.compile import CompileOptions, compile_engine, plan_compilation
+from export.quantized.tensors import QuantizedTensorFiles
 from export.qwen.families import find_family
 from export.report import QuietProgress
 
@@ -46,16 +47,27 @@ def transformers_logits(
     transformers: Any = importlib.import_module("transformers")  # it has no types
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        checkpoint,
-        dtype=torch.float32,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-    ).eval()
+    model = _load(transformers, checkpoint).eval()
     with torch.inference_mode():
         for ids in sequences:
             yield model(torch.tensor([ids])).logits[0, :, :num_tokens].numpy()
+
+
+def _load(transformers: Any, checkpoint: Path) -> Any:
+    """The model in fp32; the weights of a quantized checkpoint are expanded by our own reader."""
+    import torch
+
+    tensors = open_checkpoint(checkpoint, "reference").tensors
+    settings: dict[str, Any] = {"dtype": torch.float32, "local_files_only": True}
+    if not isinstance(tensors, QuantizedTensorFiles):
+        settings |= {"use_safetensors": True, "trust_remote_code": False}
+        return transformers.AutoModelForCausalLM.from_pretrained(checkpoint, **settings)
+    config = transformers.AutoConfig.from_pretrained(checkpoint, local_files_only=True)
+    del config.quantization_config
+    weights = {name: torch.from_numpy(tensors.read(name)) for name in tensors.plain_names}
+    with torch.device("meta"):
+        kind = type(transformers.AutoModelForCausalLM.from_config(config))
+    return kind.from_pretrained(None, config=config, state_dict=weights, **settings)
 
 
 def fp32_engine_logits(

@@ -87,6 +87,8 @@ def print_table(summary: Summary) -> None:
         table.add_row("lora", f"{lora.name} x {lora.scale:g}, in {lora.num_modules} modules")
     if manifest.quantization is not None:
         table.add_row("int8", _quantization(manifest.quantization))
+    if manifest.stored_weights is not None:
+        table.add_row("weights", escape(manifest.stored_weights))
     if manifest.precision_reason is not None:
         table.add_row("fp32, since", escape(manifest.precision_reason))
     table.add_row("agreement", escape(_agreement(summary)))  # it may name an extra in brackets

@@ -33,6 +33,14 @@ _STORED_DTYPES: Mapping[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
 }
+# What quantized matrices are stored in; E4M3 numbers are read as bytes.
+_RAW_DTYPES: Mapping[str, np.dtype[Any]] = {
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+    "F8_E4M3": np.dtype("u1"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +52,14 @@ class StoredTensor:
     shape: tuple[int, ...]
     offset: int
 
+    @property
+    def is_float(self) -> bool:
+        """Whether it can be read as float32."""
+        return self.dtype in _STORED_DTYPES
+
     def rows(self, start: int, stop: int) -> StoredTensor:
         """The rows `start` to `stop` (half-open) as a tensor of their own."""
-        row_bytes = math.prod(self.shape[1:]) * _STORED_DTYPES[self.dtype].itemsize
+        row_bytes = math.prod(self.shape[1:]) * _dtype_of(self.dtype).itemsize
         return replace(
             self, shape=(stop - start, *self.shape[1:]), offset=self.offset + start * row_bytes
         )
@@ -63,12 +76,34 @@ class StoredTensor:
         Raises:
             CheckpointError: The file ends early.
         """
+        if self.dtype not in _STORED_DTYPES:
+            raise CheckpointError(
+                f"a tensor in {self.path.name} is stored as {self.dtype}, but has to be of "
+                f"{', '.join(_STORED_DTYPES)}"
+            )
         dtype = _STORED_DTYPES[self.dtype]
         offset = self.offset + first * dtype.itemsize
         stored = np.fromfile(self.path, dtype, count, offset=offset)
         if stored.size != count:
             raise CheckpointError(f"{self.path} was cut short while it was read")
         return _to_float32(stored, self.dtype)
+
+    def raw(self) -> NDArray[Any]:
+        """The whole tensor as it is stored, in its shape.
+
+        Raises:
+            CheckpointError: The file ends early, or the type cannot be read.
+        """
+        count = math.prod(self.shape)
+        if self.dtype not in _RAW_DTYPES:
+            raise CheckpointError(
+                f"a quantized matrix in {self.path.name} is stored as {self.dtype}, but only "
+                f"{', '.join(_RAW_DTYPES)} can be read"
+            )
+        stored = np.fromfile(self.path, _RAW_DTYPES[self.dtype], count, offset=self.offset)
+        if stored.size != count:
+            raise CheckpointError(f"{self.path} was cut short while it was read")
+        return stored.reshape(self.shape)
 
 
 class TensorFiles:
@@ -130,7 +165,7 @@ class TensorFiles:
 
     def row_blocks(self, name: str) -> Iterator[tuple[int, FloatArray]]:
         """The tensor in blocks of rows of about 32 MB each, with the first row's index."""
-        width = max(1, math.prod(self._tensors[name].shape[1:]))
+        width = max(1, math.prod(self.shape(name)[1:]))
         step = max(1, _BLOCK_ELEMENTS // width)
         num_rows = self.shape(name)[0]
         for start in range(0, num_rows, step):
@@ -255,11 +290,15 @@ def _parse_entry(path: Path, data_start: int, entry: dict[str, Any]) -> tuple[St
     """One header entry and its end; a ValueError if shape, type and length disagree."""
     shape = tuple(int(size) for size in entry["shape"])
     start, stop = (int(offset) for offset in entry["data_offsets"])
-    dtype = _STORED_DTYPES.get(entry["dtype"])
+    dtype = _STORED_DTYPES.get(entry["dtype"]) or _RAW_DTYPES.get(entry["dtype"])
     expected = math.prod(shape) * dtype.itemsize if dtype else stop - start
     if start < 0 or min(shape, default=0) < 0 or stop - start != expected:
         raise ValueError(f"{entry} contradicts itself")
     return StoredTensor(path, entry["dtype"], shape, data_start + start), data_start + stop
+
+
+def _dtype_of(name: str) -> np.dtype[Any]:
+    return _STORED_DTYPES[name] if name in _STORED_DTYPES else _RAW_DTYPES[name]
 
 
 def _to_float32(stored: NDArray[Any], dtype: str) -> FloatArray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from export.errors import CheckpointError
-from export.qwen.families import FAMILIES, Family
+from export.qwen.families import FAMILIES, QWEN1, Family
 from export.qwen.rope import RopeParameters, read_rope_parameters
 
 HEAD_DIM_MULTIPLE = 16  # what GroupQueryAttention rotates
@@ -75,9 +75,10 @@ def read_decoder_config(config: dict[str, Any]) -> DecoderConfig:
         CheckpointError: The architecture is not supported, or a field is missing or impossible.
     """
     family = family_of(config)
-    if config.get("quantization_config"):
+    if config.get("quantization_config") and family is QWEN1:
         raise CheckpointError(
-            "the checkpoint is quantized already: use the one in bf16, fp16 or fp32"
+            "the checkpoint is quantized already, which is not read of this architecture: use the "
+            "one in bf16, fp16 or fp32"
         )
     if config.get("hidden_act", "silu") != "silu":
         raise CheckpointError(

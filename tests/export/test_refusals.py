@@ -71,7 +71,7 @@ def test_an_unsupported_architecture_names_the_supported_ones(
         ({"rope_parameters": {"rope_type": "yarn", "factor": "x"}}, "no numbers"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "only whole heads"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "each kind of layer"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "is quantized already"),
+        ({"quantization_config": {"quant_method": "aqlm"}}, "quantized by 'aqlm', but only gptq"),
     ],
 )
 def test_a_config_that_makes_no_sense_names_the_field(refusal, own_checkpoint, change, words):
