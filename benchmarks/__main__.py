@@ -15,6 +15,8 @@ _HINT = "`pip install 'enginery[bench]'`"
 
 def create_app(name: str = "python -m benchmarks") -> App:
     """The command line; `name` is what stands before the commands in its help."""
+    from benchmarks.checkpoints.command import ChatCheckpointConfig, run_chat_checkpoint
+    from benchmarks.compare import CompareConfig, run_compare
     from benchmarks.images.command import run_checkpoint, run_images
     from benchmarks.images.config import CheckpointConfig, ImagesConfig
     from benchmarks.images.quality import QualityConfig, run_quality
@@ -31,9 +33,11 @@ def create_app(name: str = "python -m benchmarks") -> App:
         version_flags=[],
     )
     add_command(app, ServeConfig, run_serve, name="serve")
+    add_command(app, CompareConfig, run_compare, name="compare")
     add_command(app, OfflineConfig, run_offline, name="offline")
     add_command(app, StepsConfig, run_steps, name="steps")
     add_command(app, PeersConfig, run_peers, name="peers")
+    add_command(app, ChatCheckpointConfig, run_chat_checkpoint, name="chat-checkpoint")
     add_command(app, ImagesConfig, run_images, name="images")
     add_command(app, QualityConfig, run_quality, name="image-quality")
     add_command(app, ServeImagesConfig, run_serve_images, name="serve-images")

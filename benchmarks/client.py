@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -38,11 +38,14 @@ class Client:
         self._http = http
         self._options = options
         self._origin = time.perf_counter()
+        self.num_chunks = 0  # that carried text, of all requests so far
+        self.num_in_flight = 0
 
     async def send(self, prompt: Prompt, max_tokens: int | None = None) -> RequestResult:
         """Send one prompt. `max_tokens` overrides the prompt's and the run's."""
-        answer = _Answer(time.perf_counter())
+        answer = _Answer(time.perf_counter(), self._count_chunk)
         error = None
+        self.num_in_flight += 1
         try:
             await self._exchange(self._body(prompt, max_tokens), answer)
         except httpx.HTTPError as failure:
@@ -51,7 +54,12 @@ class Client:
             error = "not the JSON of an OpenAI response"
         except _AnswerError as failure:
             error = str(failure)
+        finally:
+            self.num_in_flight -= 1
         return answer.result(time.perf_counter(), self._origin, error)
+
+    def _count_chunk(self) -> None:
+        self.num_chunks += 1
 
     def _body(self, prompt: Prompt, max_tokens: int | None) -> dict[str, Any]:
         options = self._options
@@ -92,8 +100,10 @@ class _AnswerError(Exception):
 class _Answer:
     """An answer while it arrives: when there was text and what the usage said."""
 
-    def __init__(self, sent_at: float) -> None:
+    def __init__(self, sent_at: float, on_text: Callable[[], None]) -> None:
         self._sent_at = sent_at
+        self._on_text = on_text
+        self._pieces: list[str] = []
         self._text_times: list[float] = []
         self._usage: _Usage | None = None
         self._streamed = False
@@ -102,6 +112,7 @@ class _Answer:
         self._streamed = True
         if self.add(payload):
             self._text_times.append(time.perf_counter())
+            self._on_text()
 
     def add(self, payload: bytes | str) -> bool:
         """Take in one JSON object; return whether it carried text."""
@@ -109,6 +120,8 @@ class _Answer:
         if body.error is not None:
             raise _AnswerError(f"error in the stream: {_error_name(body.error)}")
         self._usage = body.usage or self._usage
+        if body.choices:
+            self._pieces.append(body.choices[0].content)
         return any(choice.has_text for choice in body.choices)
 
     def result(self, now: float, origin: float, error: str | None) -> RequestResult:
@@ -122,6 +135,7 @@ class _Answer:
             num_prompt_tokens=usage.prompt_tokens if usage else None,
             num_output_tokens=usage.completion_tokens if usage else len(times),
             tokens_from_usage=usage is not None,
+            text="".join(self._pieces),
             error=error,
         )
 
@@ -183,6 +197,12 @@ class _Delta(msgspec.Struct):
 class _Choice(msgspec.Struct):
     text: str | None = None  # completions
     delta: _Delta | None = None  # chat, streamed
+    message: _Delta | None = None  # chat, whole
+
+    @property
+    def content(self) -> str:
+        said = self.delta or self.message or _Delta()
+        return self.text or said.content or ""
 
     @property
     def has_text(self) -> bool:

@@ -76,9 +76,9 @@ def busy_share(seconds: float) -> float | None:
 
     Called before a measurement it says how quiet the machine is.
     """
-    before = _cpu_times()
+    before = cpu_times()
     time.sleep(seconds)
-    after = _cpu_times()
+    after = cpu_times()
     if before is None or after is None or after[1] <= before[1]:
         return None
     return 1 - (after[0] - before[0]) / (after[1] - before[1])
@@ -88,14 +88,14 @@ class OthersMeter:
     """How much of the machine others use while this process and its children work."""
 
     def __init__(self) -> None:
-        self._start = (_cpu_times(), _own_cpu_seconds())
+        self._start = (cpu_times(), _own_cpu_seconds())
 
     def share(self) -> float | None:
         """Others' share of all cores (0 to 1) since the start; None if unknown.
 
         Children count as our own once they have ended.
         """
-        (before, own_before), after = self._start, _cpu_times()
+        (before, own_before), after = self._start, cpu_times()
         if before is None or after is None or after[1] <= before[1]:
             return None
         total = after[1] - before[1]
@@ -109,7 +109,7 @@ def _own_cpu_seconds() -> float:
     return used.user + used.system + used.children_user + used.children_system
 
 
-def _cpu_times() -> tuple[int, int] | None:
+def cpu_times() -> tuple[int, int] | None:
     """Idle and total time of all cores, in ticks."""
     stat = Path("/proc/stat")
     if not stat.exists():

@@ -16,14 +16,14 @@ from rich.table import Table
 
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.machine import MIB, describe_machine, resident_bytes
-from benchmarks.report import check_at_least_one, check_json_target, write_json
+from benchmarks.options import JsonTarget, check_at_least_one, check_json_target
+from benchmarks.report import write_json
 from benchmarks.throughput import ThroughputMeter
 from engines import __version__
 from engines.store import EngineFolder, find_engines
 
 _ENGINE = Group("Engine", sort_key=1)
 _LOAD = Group("Workload", sort_key=2)
-_REPORT = Group("Report", sort_key=3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +57,7 @@ class OfflineConfig:
         8,
     )
     repetitions: Annotated[int, Parameter(help="of each; medians count", group=_LOAD)] = 3
-    json: Annotated[
-        str | None,
-        Parameter(
-            help="write everything to this file; `-` is stdout",
-            group=_REPORT,
-            allow_leading_hyphen=True,
-        ),
-    ] = None
+    json: JsonTarget = None
 
     def __post_init__(self) -> None:
         check_json_target(self.json)

@@ -13,6 +13,7 @@ from benchmarks.errors import BenchmarkFailed
 
 _TOKENS_PER_WORD = 1.3  # English prose with a large vocabulary; used where a server reports none
 _SENTENCE_ENDS = ".!?"
+_PREFIX_SEED = 0x5EED  # keeps a common beginning apart from what follows it
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class TextSource:
         if not sentences:
             raise ValueError("the text for the prompts is empty")
         self._sentences = sentences
+        self._seed = seed
         self._rng = np.random.default_rng(seed)
 
     @classmethod
@@ -86,6 +88,10 @@ class TextSource:
 
     def prompt(self, num_words: int) -> Prompt:
         return Prompt(text=self.text(num_words))
+
+    def prefix(self, num_words: int) -> str:
+        """The same words each time, for prompts that are to begin alike."""
+        return TextSource(self._sentences, self._seed ^ _PREFIX_SEED).text(num_words)
 
 
 def read_dataset(path: Path, *, needs_text: bool) -> list[Prompt]:

@@ -3,32 +3,51 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
-from benchmarks.machine import describe_machine
-from benchmarks.results import Distribution, RequestResult, Summary
-from engines import __version__
+from benchmarks.load import PointReport
+from benchmarks.options import STDOUT
+from benchmarks.results import Distribution
 
-STDOUT = "-"
-_LATENCIES = (
-    ("time to first token", "ttft_ms"),
-    ("inter-token latency", "itl_ms"),
-    ("time per output token", "tpot_ms"),
-    ("end-to-end latency", "latency_ms"),
+LATENCIES = (
+    ("time to first token, ms", "ttft_ms"),
+    ("inter-token latency, ms", "itl_ms"),
+    ("longest gap of a request, ms", "longest_gap_ms"),
+    ("time per output token, ms", "tpot_ms"),
+    ("end-to-end latency, ms", "latency_ms"),
 )
 _STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
+_NONE = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class FigureTable:
+    """A table of figures: the first column names the row."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+
+    def to_rich(self) -> Table:
+        table = Table(
+            title=self.title or None, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold"
+        )
+        table.add_column(self.head[0], no_wrap=True)
+        for name in self.head[1:]:
+            table.add_column(name, justify="right")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
 
 
 @contextmanager
@@ -47,38 +66,33 @@ def progress(total: int, quiet: bool) -> Iterator[Callable[[], None]]:
         yield lambda: bar.advance(task)
 
 
-def serve_table(model: str, summary: Summary) -> Group:
-    """The summary of a load: rates, latencies in milliseconds, errors by kind."""
-    latencies = Table(box=box.SIMPLE_HEAD, title_justify="left")
-    latencies.add_column("milliseconds")
-    for statistic in _STATISTICS:
-        latencies.add_column(statistic, justify="right")
-    for title, field in _LATENCIES:
-        latencies.add_row(title, *_cells(getattr(summary, field)))
-    return Group(Text(f"{model}: {_requests(summary)}"), _rates(summary), latencies)
-
-
-def serve_report(
-    settings: dict[str, Any], summary: Summary, results: Sequence[RequestResult]
-) -> dict[str, Any]:
-    """Everything as plain data: settings, client machine, summary, one entry for each request."""
-    requests = [
-        {name: value for name, value in asdict(result).items() if name != "gaps_s"}
-        for result in results
+def load_tables(points: Sequence[tuple[str, PointReport]]) -> list[FigureTable]:
+    """Rates, then latencies, a row for each load under the name it is given."""
+    rates = FigureTable(
+        "",
+        ["", "answered", "requests/s", "output tokens/s", "all tokens/s", "goodput, requests/s"],
+        [_rates(name, point) for name, point in points],
+    )
+    counts = FigureTable(
+        "",
+        ["", "prompt tokens", "output tokens", "counted by"],
+        [_counts(name, point) for name, point in points],
+    )
+    latencies = [
+        FigureTable(
+            title,
+            ["", *_STATISTICS],
+            [[name, *cells(getattr(point.summary, field))] for name, point in points],
+        )
+        for title, field in LATENCIES
     ]
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "client": describe_machine("httpx") | {"enginery": __version__},
-        "settings": settings,
-        "summary": asdict(summary),
-        "requests": requests,
-    }
-
-
-def check_json_target(target: str | None) -> None:
-    """Raise ValueError for what is rather the next flag than a file name."""
-    if target is not None and target != STDOUT and target.startswith("-"):
-        raise ValueError(f"json is {target!r}, but it must be a file name or -")
+    errors = [
+        [f"{name}: {kind}", str(count)]
+        for name, point in points
+        for kind, count in point.summary.errors.items()
+    ]
+    failed = [FigureTable("", ["failed", "requests"], errors)] if errors else []
+    return [rates, *failed, *latencies, counts]
 
 
 def write_json(report: Any, target: str) -> None:
@@ -90,36 +104,31 @@ def write_json(report: Any, target: str) -> None:
         Path(target).write_text(encoded, encoding="utf-8")
 
 
-def _requests(summary: Summary) -> str:
+def _rates(name: str, point: PointReport) -> list[str]:
+    summary = point.summary
     done = summary.num_requests - summary.num_failed
-    answered = f"{done} of {summary.num_requests} requests answered in {summary.duration_s:.1f} s"
-    return f"{answered}; tokens counted by {summary.token_counts}"
+    total = summary.total_tokens_per_s
+    good = _NONE
+    if summary.good_per_s is not None and summary.good_share is not None:
+        good = f"{summary.good_per_s:.2f} ({summary.good_share:.0%})"
+    return [
+        name,
+        f"{done} of {summary.num_requests}",
+        f"{summary.requests_per_s:.2f}",
+        f"{summary.output_tokens_per_s:,.1f}",
+        _NONE if total is None else f"{total:,.1f}",
+        good,
+    ]
 
 
-def _rates(summary: Summary) -> Table:
-    table = Table(box=None, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_row("requests/s", f"{summary.requests_per_s:.2f}")
-    table.add_row("output tokens/s", f"{summary.output_tokens_per_s:.1f}")
-    if summary.total_tokens_per_s is not None:
-        table.add_row("prompt and output tokens/s", f"{summary.total_tokens_per_s:.1f}")
-        table.add_row("prompt tokens", f"{summary.prompt_tokens}")
-    table.add_row("output tokens", f"{summary.output_tokens}")
-    for kind, count in summary.errors.items():
-        table.add_row(Text(f"failed: {kind}"), f"{count}")
-    return table
+def _counts(name: str, point: PointReport) -> list[str]:
+    summary = point.summary
+    prompt = _NONE if summary.prompt_tokens is None else f"{summary.prompt_tokens:,}"
+    return [name, prompt, f"{summary.output_tokens:,}", summary.token_counts]
 
 
-def _cells(values: Distribution | None) -> list[str]:
+def cells(values: Distribution | None) -> list[str]:
+    """The statistics of a distribution, in the table's order."""
     if values is None:
-        return ["-"] * len(_STATISTICS)
-    return [f"{getattr(values, statistic):.1f}" for statistic in _STATISTICS]
-
-
-def check_at_least_one(config: object, names: Iterable[str]) -> None:
-    """Refuse a setting below 1; None is one that was left out."""
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}, but it must be at least 1")
+        return [_NONE] * len(_STATISTICS)
+    return [f"{getattr(values, statistic):,.1f}" for statistic in _STATISTICS]

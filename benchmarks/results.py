@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ class RequestResult:
     num_prompt_tokens: int | None = None  # None: the server reported no usage
     num_output_tokens: int = 0
     tokens_from_usage: bool = False  # else one token for each chunk that carried text
+    text: str = ""  # of the first choice, without reasoning
     error: str | None = None  # the kind, for example "HTTP 429 rate_limit_exceeded"
 
     @property
@@ -28,6 +29,10 @@ class RequestResult:
         if self.ttft_s is None or self.num_output_tokens < 2:
             return None
         return (self.latency_s - self.ttft_s) / (self.num_output_tokens - 1)
+
+    @property
+    def longest_gap_s(self) -> float | None:
+        return max(self.gaps_s, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +64,21 @@ class Summary:
     total_tokens_per_s: float | None  # None: the server did not report its prompts' tokens
     ttft_ms: Distribution | None
     itl_ms: Distribution | None
+    longest_gap_ms: Distribution | None  # of each request
     tpot_ms: Distribution | None
     latency_ms: Distribution | None
+    good_per_s: float | None = None  # requests that kept all limits; None: no limits
+    good_share: float | None = None  # of all requests
+
+
+def statistic(field: str, name: str) -> Callable[[Summary], float | None]:
+    """Reads one statistic of a summary, for example `p50` of `ttft_ms`."""
+
+    def read(summary: Summary) -> float | None:
+        values: Distribution | None = getattr(summary, field)
+        return None if values is None else float(getattr(values, name))
+
+    return read
 
 
 def distribution(values: Iterable[float]) -> Distribution | None:
@@ -72,8 +90,14 @@ def distribution(values: Iterable[float]) -> Distribution | None:
     return Distribution(array.size, float(array.mean()), p50, p90, p95, p99, float(array.max()))
 
 
-def summarize(results: Sequence[RequestResult]) -> Summary:
+def summarize(
+    results: Sequence[RequestResult], is_good: Callable[[RequestResult], bool] | None = None
+) -> Summary:
     """Add up a run. Failed requests count as failed and in nothing else.
+
+    Args:
+        results: Of all requests.
+        is_good: Whether an answer kept the limits, if there are any.
 
     Raises:
         ValueError: `results` is empty.
@@ -86,6 +110,7 @@ def summarize(results: Sequence[RequestResult]) -> Summary:
     duration_s = max(max(result.started_s + result.latency_s for result in results) - start, 1e-9)
     output_tokens = sum(result.num_output_tokens for result in done)
     prompt_tokens = _prompt_tokens(done)
+    num_good = None if is_good is None else sum(map(is_good, results))
     return Summary(
         duration_s=duration_s,
         num_requests=len(results),
@@ -101,8 +126,11 @@ def summarize(results: Sequence[RequestResult]) -> Summary:
         ),
         ttft_ms=distribution(1e3 * r.ttft_s for r in done if r.ttft_s is not None),
         itl_ms=distribution(1e3 * gap for r in done for gap in r.gaps_s),
+        longest_gap_ms=distribution(1e3 * max(r.gaps_s) for r in done if r.gaps_s),
         tpot_ms=distribution(1e3 * r.tpot_s for r in done if r.tpot_s is not None),
         latency_ms=distribution(1e3 * r.latency_s for r in done),
+        good_per_s=None if num_good is None else num_good / duration_s,
+        good_share=None if num_good is None else num_good / len(results),
     )
 
 

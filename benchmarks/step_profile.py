@@ -19,7 +19,8 @@ from rich.table import Table
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.machine import describe_machine
 from benchmarks.offline import choose_engine
-from benchmarks.report import check_at_least_one, check_json_target, write_json
+from benchmarks.options import JsonTarget, check_at_least_one, check_json_target
+from benchmarks.report import write_json
 from engines import __version__
 from engines.llm.engine import LLMEngine
 from engines.llm.runner import Batch, ModelRunner, RunOutput
@@ -29,7 +30,6 @@ from engines.store import find_engines
 
 _ENGINE = Group("Engine", sort_key=1)
 _LOAD = Group("Workload", sort_key=2)
-_REPORT = Group("Report", sort_key=3)
 
 SAMPLINGS: dict[str, dict[str, float]] = {
     "greedy": {"temperature": 0.0},
@@ -56,14 +56,7 @@ class StepsConfig:
     ] = (1, 8)
     context: Annotated[int, Parameter(help="tokens of a sequence at first", group=_LOAD)] = 128
     steps: Annotated[int, Parameter(help="timed steps of each row of the table", group=_LOAD)] = 64
-    json: Annotated[
-        str | None,
-        Parameter(
-            help="write everything to this file; `-` is stdout",
-            group=_REPORT,
-            allow_leading_hyphen=True,
-        ),
-    ] = None
+    json: JsonTarget = None
 
     def __post_init__(self) -> None:
         check_json_target(self.json)

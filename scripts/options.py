@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from cyclopts import Group, Parameter
 
+from benchmarks.checkpoints.command import ChatCheckpointConfig
+from benchmarks.compare import CompareConfig
 from benchmarks.images.config import CheckpointConfig, ImagesConfig
 from benchmarks.images.serve import ServeImagesConfig
 from benchmarks.offline import OfflineConfig
@@ -24,8 +26,10 @@ COMMANDS = (
     ("python -m export", "export", ExportConfig),
     ("python -m server", "serve", ServerConfig),
     ("python -m benchmarks serve", "bench.serve", ServeConfig),
+    ("python -m benchmarks compare", "bench.compare", CompareConfig),
     ("python -m benchmarks offline", "bench.offline", OfflineConfig),
     ("python -m benchmarks peers", "bench.peers", PeersConfig),
+    ("python -m benchmarks chat-checkpoint", "bench.chat-checkpoint", ChatCheckpointConfig),
     ("python -m benchmarks images", "bench.images", ImagesConfig),
     ("python -m benchmarks serve-images", "bench.serve-images", ServeImagesConfig),
     ("python -m benchmarks images-checkpoint", "bench.images-checkpoint", CheckpointConfig),

@@ -25,7 +25,8 @@ from benchmarks.arrivals import arrival_times, send_all
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.images.client import ImageClient, ImageRequestOptions, ImageResult
 from benchmarks.machine import describe_machine
-from benchmarks.report import check_at_least_one, check_json_target, progress, write_json
+from benchmarks.options import check_at_least_one, check_json_target
+from benchmarks.report import progress, write_json
 from benchmarks.results import Distribution, distribution
 from benchmarks.target import api_url, check_url, only_model
 from engines import __version__

@@ -1,0 +1,1 @@
+"""Chat checkpoints of published shapes with random weights, for measurements without downloads."""

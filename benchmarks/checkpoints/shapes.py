@@ -1,0 +1,145 @@
+"""Published Qwen shapes: their configurations, and the name and size of every tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+VOCABULARY_SIZE = 151_643  # tokens of text; the special ones follow
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+
+Family = Literal["qwen2", "qwen3"]
+_ARCHITECTURES: dict[Family, str] = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatShape:
+    """The sizes of one model, as its published configuration names them."""
+
+    family: Family
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    intermediate_size: int
+    head_dim: int
+    max_position_embeddings: int
+    tie_word_embeddings: bool
+    vocab_size: int = 151_936  # rows of the embedding: more than there are tokens
+    num_text_tokens: int = VOCABULARY_SIZE
+
+    def config(self) -> dict[str, Any]:
+        """The content of `config.json`."""
+        first = self.num_text_tokens
+        config: dict[str, Any] = {
+            "architectures": [_ARCHITECTURES[self.family]],
+            "attention_dropout": 0.0,
+            "bos_token_id": first,
+            "eos_token_id": first + 2,
+            "hidden_act": "silu",
+            "hidden_size": self.hidden_size,
+            "initializer_range": 0.02,
+            "intermediate_size": self.intermediate_size,
+            "max_position_embeddings": self.max_position_embeddings,
+            "max_window_layers": self.num_hidden_layers,
+            "model_type": self.family,
+            "num_attention_heads": self.num_attention_heads,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_key_value_heads": self.num_key_value_heads,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 1_000_000.0,
+            "sliding_window": None,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "torch_dtype": "bfloat16",
+            "use_cache": True,
+            "use_sliding_window": False,
+            "vocab_size": self.vocab_size,
+        }
+        if self.family == "qwen3":
+            config |= {"attention_bias": False, "head_dim": self.head_dim}
+        return config
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of every tensor, in the order of a published file."""
+        hidden, width = self.hidden_size, self.intermediate_size
+        tensors: dict[str, tuple[int, ...]] = {
+            "model.embed_tokens.weight": (self.vocab_size, hidden)
+        }
+        for layer in range(self.num_hidden_layers):
+            at = f"model.layers.{layer}"
+            tensors[f"{at}.input_layernorm.weight"] = (hidden,)
+            tensors |= self._attention(f"{at}.self_attn")
+            tensors[f"{at}.post_attention_layernorm.weight"] = (hidden,)
+            tensors[f"{at}.mlp.gate_proj.weight"] = (width, hidden)
+            tensors[f"{at}.mlp.up_proj.weight"] = (width, hidden)
+            tensors[f"{at}.mlp.down_proj.weight"] = (hidden, width)
+        tensors["model.norm.weight"] = (hidden,)
+        if not self.tie_word_embeddings:
+            tensors["lm_head.weight"] = (self.vocab_size, hidden)
+        return tensors
+
+    def _attention(self, at: str) -> dict[str, tuple[int, ...]]:
+        queries = self.num_attention_heads * self.head_dim
+        keys = self.num_key_value_heads * self.head_dim
+        tensors: dict[str, tuple[int, ...]] = {}
+        for name, rows in (("q_proj", queries), ("k_proj", keys), ("v_proj", keys)):
+            tensors[f"{at}.{name}.weight"] = (rows, self.hidden_size)
+            if self.family == "qwen2":
+                tensors[f"{at}.{name}.bias"] = (rows,)
+        tensors[f"{at}.o_proj.weight"] = (self.hidden_size, queries)
+        if self.family == "qwen3":
+            tensors[f"{at}.q_norm.weight"] = (self.head_dim,)
+            tensors[f"{at}.k_norm.weight"] = (self.head_dim,)
+        return tensors
+
+
+def _qwen2(hidden: int, layers: int, heads: int, keys: int, width: int) -> ChatShape:
+    return ChatShape(
+        family="qwen2",
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=keys,
+        intermediate_size=width,
+        head_dim=hidden // heads,
+        max_position_embeddings=32_768,
+        tie_word_embeddings=True,
+    )
+
+
+def _qwen3(hidden: int, layers: int, heads: int, width: int) -> ChatShape:
+    return ChatShape(
+        family="qwen3",
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=8,
+        intermediate_size=width,
+        head_dim=128,
+        max_position_embeddings=40_960,
+        tie_word_embeddings=True,
+    )
+
+
+ShapeName = Literal[
+    "qwen2.5-0.5b",
+    "qwen2.5-1.5b",
+    "qwen2.5-3b",
+    "qwen2.5-7b",
+    "qwen3-0.6b",
+    "qwen3-1.7b",
+    "qwen3-4b",
+    "qwen3-8b",
+]
+SHAPES: dict[ShapeName, ChatShape] = {
+    "qwen2.5-0.5b": _qwen2(896, 24, 14, 2, 4864),
+    "qwen2.5-1.5b": _qwen2(1536, 28, 12, 2, 8960),
+    "qwen2.5-3b": _qwen2(2048, 36, 16, 2, 11_008),
+    "qwen2.5-7b": replace(
+        _qwen2(3584, 28, 28, 4, 18_944), tie_word_embeddings=False, vocab_size=152_064
+    ),
+    "qwen3-0.6b": _qwen3(1024, 28, 16, 3072),
+    "qwen3-1.7b": _qwen3(2048, 28, 16, 6144),
+    "qwen3-4b": _qwen3(2560, 36, 32, 9728),
+    "qwen3-8b": replace(_qwen3(4096, 36, 32, 12_288), tie_word_embeddings=False),
+}

@@ -1,0 +1,1 @@
+"""Plots of measurements as PNG files and as one page; matplotlib is imported only here."""
