@@ -97,6 +97,11 @@ class Answer:
         return text
 
     @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the answer, if one did."""
+        return None if self._stop_matcher is None else self._stop_matcher.matched
+
+    @property
     def num_reasoning_tokens(self) -> int:
         return 0 if self._reasoning is None else self._reasoning.count
 

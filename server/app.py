@@ -12,6 +12,7 @@ from falcon.asgi import Request, Response
 
 from engines import __version__
 from engines.errors import EngineryError
+from server.anthropic.errors import ROUTES, anthropic_error
 from server.auth import Authentication
 from server.config import ServerConfig
 from server.cors import CrossOrigin
@@ -36,6 +37,7 @@ from server.routes.chat import ChatCompletions
 from server.routes.completions import Completions
 from server.routes.image_files import ImageFilePurge, ImageFileRoute
 from server.routes.images import ImageDrawing, ImageEdits, ImageGenerations, ImageVariations
+from server.routes.messages import Messages
 from server.routes.models import Models
 from server.routes.responses import Responses
 
@@ -79,6 +81,8 @@ def create_app(
     app.add_error_handler(falcon.HTTPError, on_error)
     app.add_route("/v1/chat/completions", ChatCompletions(models))
     app.add_route("/v1/completions", Completions(models))
+    app.add_route("/v1/messages", messages := Messages(models))
+    app.add_route("/v1/messages/count_tokens", messages, suffix="count")
     add_response_routes(app, models, config)
     add_image_routes(app, models, config)
     app.add_route("/v1/models", listed := Models(models, config.owned_by))
@@ -143,4 +147,7 @@ async def on_error(
     resp.set_headers(answer.headers)
     resp.content_type = falcon.MEDIA_JSON
     resp.stream = resp.sse = None
-    resp.media = answer.response()
+    if req.path.startswith(ROUTES):
+        resp.media = anthropic_error(answer, req.context.record.request_id)
+    else:
+        resp.media = answer.response()

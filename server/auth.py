@@ -42,6 +42,8 @@ class Authentication:
         if req.path.startswith(IMAGE_FILES) and req.method in _READING:
             return  # browsers show pictures by URL alone, and nobody can guess one
         header = req.get_header("Authorization")
+        if header is None and (key := req.get_header("X-Api-Key")) is not None:
+            header = f"Bearer {key}"  # as Anthropic's clients send it
         if header is None:
             raise self._refusal("This server needs an API key: send `Authorization: Bearer KEY`.")
         scheme, _, credentials = header.strip().partition(" ")

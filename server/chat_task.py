@@ -20,6 +20,7 @@ class ChatTask:
         messages: As chat requests have them: `role`, `content`, `tool_calls`.
         sampling: How many answers, how sampled, where they end.
         answer_limit: Tokens of an answer; None for what the context has room for.
+        is_limit_cut: Whether the limit may be more than the context has room for.
         num_logprobs: Most likely tokens to tell of each token; None for no logprobs.
         tools: What the template is given, in the form of chat requests; None for none.
         functions: Those that may be called.
@@ -38,6 +39,7 @@ class ChatTask:
     messages: list[Message]
     sampling: SamplingFields
     answer_limit: int | None = None
+    is_limit_cut: bool = False
     num_logprobs: int | None = None
     tools: list[dict[str, Any]] | None = None
     functions: list[Function] = field(default_factory=list)

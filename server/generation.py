@@ -93,6 +93,11 @@ class Generation:
         )
 
     @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the first answer, if one did."""
+        return next(iter(self.answers.values())).stop_string
+
+    @property
     def finish_reason(self) -> str:
         """That of the first answer, or `abort` while not all are complete."""
         first = next(iter(self.answers.values()))

@@ -8,7 +8,6 @@ from typing import Any, get_args
 
 import msgspec
 
-from server.errors import ErrorResponse
 from server.operations import JSON, OPERATIONS, Operation
 
 _EVENTS = "text/event-stream"
@@ -32,9 +31,11 @@ _REASONS = {
 
 def openapi_document(version: str, operations: Sequence[Operation] = OPERATIONS) -> dict[str, Any]:
     """Describe the API in OpenAPI 3.1."""
-    structs: list[type[msgspec.Struct]] = [ErrorResponse]
+    structs: list[type[msgspec.Struct]] = []
     for operation in operations:
-        structs += filter(None, (operation.request, operation.response, *_events(operation)))
+        structs += filter(
+            None, (operation.error, operation.request, operation.response, *_events(operation))
+        )
     _, schemas = msgspec.json.schema_components(list(dict.fromkeys(structs)), ref_template=_SCHEMA)
     schemas["MessageItem"]["required"].remove("type")  # which is added to what comes without
     paths: dict[str, dict[str, Any]] = {}
@@ -97,7 +98,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
     for status in failures:
         responses[str(status)] = {
             "description": _REASONS[status],
-            "content": _content(ErrorResponse),
+            "content": _content(operation.error),
         }
     if operation.path in _ANSWERS_503_ITSELF:
         responses["503"] = {"description": "The answer is no", "content": content}

@@ -8,6 +8,14 @@ from typing import Literal
 
 import msgspec
 
+from server.errors import ErrorResponse
+from server.schema.anthropic import CountTokensRequest, MessageRequest
+from server.schema.anthropic_answer import (
+    AnthropicErrorResponse,
+    AnthropicMessage,
+    MessageEvent,
+    TokenCount,
+)
 from server.schema.chat import ChatCompletionRequest
 from server.schema.chat_answer import ChatCompletion, ChatCompletionChunk
 from server.schema.completions import Completion, CompletionRequest
@@ -51,9 +59,11 @@ class Operation:
     event: type[msgspec.Struct] | UnionType | None = None
     media_types: tuple[str, ...] = (JSON,)
     failures: tuple[int, ...] = ()
+    error: type[msgspec.Struct] = ErrorResponse
     needs_key: bool = True
 
 
+_READING_FAILURES = (400, 404, 413, 415, 500)
 _GENERATION_FAILURES = (400, 404, 413, 415, 429, 500, 503, 504)
 
 OPERATIONS = (
@@ -106,6 +116,25 @@ OPERATIONS = (
         query=PageQuery,
         response=ItemList,
         failures=(400, 404),
+    ),
+    Operation(
+        method="post",
+        path="/v1/messages",
+        summary="Continue a conversation in Anthropic's shape",
+        request=MessageRequest,
+        response=AnthropicMessage,
+        event=MessageEvent,
+        failures=_GENERATION_FAILURES,
+        error=AnthropicErrorResponse,
+    ),
+    Operation(
+        method="post",
+        path="/v1/messages/count_tokens",
+        summary="Count the tokens of a conversation's prompt",
+        request=CountTokensRequest,
+        response=TokenCount,
+        failures=_READING_FAILURES,
+        error=AnthropicErrorResponse,
     ),
     Operation(
         method="post",

@@ -83,8 +83,12 @@ def _options(
     model: ChatModel, task: ChatTask, prompt: list[int], output: OutputFormat
 ) -> GenerationOptions:
     worker, sampling = model.worker, task.sampling
-    field = task.messages_field
-    limit = token_limit(worker.max_context, len(prompt), task.answer_limit, field)
+    field, asked = task.messages_field, task.answer_limit
+    limit = token_limit(
+        worker.max_context, len(prompt), None if task.is_limit_cut else asked, field
+    )
+    if asked is not None:
+        limit = min(limit, asked)
     return GenerationOptions(
         sampling=sampling.sampling_params(
             model.text.generation_config,

@@ -30,11 +30,11 @@ def prepare(body: Any) -> Any:
     if not isinstance(body, dict):
         return body
     check_fields(body, _FIELDS)
-    for index, tool in enumerate(_objects(body.get("tools"))):
-        _check_type(tool, _TOOLS, f"tools[{index}]", "functions are the only tools here")
+    for index, tool in enumerate(objects(body.get("tools"))):
+        check_type(tool, _TOOLS, f"tools[{index}]", "functions are the only tools here")
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
-        _check_type(choice, _CHOICES, "tool_choice", "functions are the only tools here")
+        check_type(choice, _CHOICES, "tool_choice", "functions are the only tools here")
     text = body.get("text")
     if isinstance(text, dict) and text.get("verbosity") in ("low", "high"):
         raise refusal(
@@ -53,20 +53,22 @@ def _prepare_item(item: Any, index: int) -> Any:
         return item
     if "type" not in item and "role" in item:
         item = {"type": "message"} | item
-    _check_type(item, _ITEMS, f"input[{index}]", "items are messages, functions and reasoning")
+    check_type(item, _ITEMS, f"input[{index}]", "items are messages, functions and reasoning")
     for field in ("content", "output"):
-        for part_index, part in enumerate(_objects(item.get(field))):
+        for part_index, part in enumerate(objects(item.get(field))):
             param = f"input[{index}].{field}[{part_index}]"
-            _check_type(part, _PARTS, param, "this model reads text only")
+            check_type(part, _PARTS, param, "this model reads text only")
     return item
 
 
-def _check_type(value: Any, known: frozenset[str], param: str, why: str) -> None:
+def check_type(value: Any, known: frozenset[str], param: str, why: str) -> None:
+    """Refuse an object whose `type` is not one of those known, where it has one."""
     given = value.get("type") if isinstance(value, dict) else None
     if isinstance(given, str) and given not in known:
         shown = given if len(given) <= 64 else f"{given[:61]}..."
         raise refusal(f'{param}.type is "{shown}", but {why}', f"{param}.type")
 
 
-def _objects(value: Any) -> list[Any]:
+def objects(value: Any) -> list[Any]:
+    """The entries of a list, none of anything else."""
     return value if isinstance(value, list) else []

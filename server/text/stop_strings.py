@@ -63,13 +63,14 @@ class StopMatcher:
     The stop string that is complete first counts; of several that end together, the longest.
     """
 
-    __slots__ = ("_held", "_state", "_stops", "is_stopped")
+    __slots__ = ("_held", "_state", "_stops", "is_stopped", "matched")
 
     def __init__(self, stops: StopStrings) -> None:
         self._stops = stops
         self._state = 0
         self._held = ""
         self.is_stopped = False
+        self.matched: str | None = None  # the stop string that counted
 
     def push(self, text: str) -> str:
         """The text that is certain not to be part of a stop string; "" once stopped."""
@@ -89,7 +90,9 @@ class StopMatcher:
             if stops.matched[state]:
                 self.is_stopped = True
                 end = len(self._held) + position
-                text = (self._held + text)[: end - stops.matched[state]]
+                text, begin = self._held + text, end - stops.matched[state]
+                self.matched = text[begin:end]
+                text = text[:begin]
                 self._held = ""
                 return text
         self._state = state

@@ -1,0 +1,1 @@
+"""What stands behind `/v1/messages`: conversations, answers and errors in Anthropic's shape."""
