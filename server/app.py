@@ -40,6 +40,7 @@ from server.routes.images import ImageDrawing, ImageEdits, ImageGenerations, Ima
 from server.routes.messages import Messages
 from server.routes.models import Models
 from server.routes.responses import Responses
+from server.routes.tokenization import Detokenize, Tokenize
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,8 @@ def create_app(
     app.add_route("/v1/messages/count_tokens", messages, suffix="count")
     add_response_routes(app, models, config)
     add_image_routes(app, models, config)
+    app.add_route("/tokenize", Tokenize(models))
+    app.add_route("/detokenize", Detokenize(models))
     app.add_route("/v1/models", listed := Models(models, config.owned_by))
     app.add_route("/v1/models/{model_id:path}", listed, suffix="model")
     app.add_route("/health", system.Health(lifecycle))

@@ -33,6 +33,7 @@ from server.schema.response_events import ResponseEvent
 from server.schema.response_items import ItemList
 from server.schema.responses import PageQuery, ResponseRequest, StoredQuery
 from server.schema.system import Health, Readiness, Version
+from server.schema.tokenize import DetokenizedText, DetokenizeRequest, TokenizeRequest, Tokens
 
 JSON = "application/json"
 _METRICS = "text/plain"
@@ -179,6 +180,22 @@ OPERATIONS = (
         media_types=_PICTURES,
         failures=(404,),
         needs_key=False,
+    ),
+    Operation(
+        method="post",
+        path="/tokenize",
+        summary="Tell the tokens of a prompt or a conversation",
+        request=TokenizeRequest,
+        response=Tokens,
+        failures=_READING_FAILURES,
+    ),
+    Operation(
+        method="post",
+        path="/detokenize",
+        summary="Tell the text of tokens",
+        request=DetokenizeRequest,
+        response=DetokenizedText,
+        failures=_READING_FAILURES,
     ),
     Operation(method="get", path="/v1/models", summary="List the models", response=ModelList),
     Operation(

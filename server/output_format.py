@@ -91,18 +91,18 @@ def _answer_constraint(
 ) -> Callable[[], TokenConstraint] | None:
     grammar = task.grammar
     if form is None:
-        return None if grammar is None else _compiled(model, grammar)
+        return None if grammar is None else compiled(model, grammar)
     if not task.must_call and grammar is None:
         return _within_calls(model, task, form, functions)
     if not task.must_call:
         assert grammar is not None
-        return _compiled(model, _calls_or(model, task, form, functions, grammar))
+        return compiled(model, _calls_or(model, task, form, functions, grammar))
     if grammar is not None:
         raise InvalidRequest(
             f"{grammar.param} is set, but tool_choice leaves no answer beside a call", grammar.param
         )
     source = _source(task, calls_grammar, form, functions, model)
-    return _compiled(model, GrammarSpec("lark", source, task.functions_field))
+    return compiled(model, GrammarSpec("lark", source, task.functions_field))
 
 
 def _within_calls(
@@ -170,7 +170,12 @@ def _source(
         raise InvalidRequest(f"{field} cannot be enforced: {error}", field) from None
 
 
-def _compiled(model: ChatModel, spec: GrammarSpec) -> Callable[[], TokenConstraint]:
+def compiled(model: ChatModel, spec: GrammarSpec) -> Callable[[], TokenConstraint]:
+    """Compile a grammar; makes the constraint of each answer.
+
+    Raises:
+        InvalidRequest: It cannot be used; the message names the field.
+    """
     model.grammars.compile(spec)
     return lambda: model.grammars.new_state(spec)
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 from falcon.asgi import Request, Response
 
+from engines.llm.constraint import TokenConstraint
 from server.generation import Generation, GenerationOptions, token_limit
+from server.output_format import compiled
 from server.registry import ChatModel, ModelRegistry
 from server.routes.answering import AnswerIdentity, off_loop, respond
 from server.routes.completion_writer import CompletionWriter
 from server.schema.completions import DEFAULT_MAX_TOKENS, CompletionRequest
 from server.schema.decode import decode
-from server.schema.unsupported import COMPLETIONS, check_no_form, check_supported
+from server.schema.unsupported import COMPLETIONS, check_supported
 
 
 class Completions:
@@ -26,9 +31,12 @@ class Completions:
         req.context.record.model_id = model.id
         request.check(model.worker.vocab_size)
         check_supported(body, COMPLETIONS)
-        check_no_form(body)
         prompts = await off_loop(req, _encode, model, request)
-        options = _options(model, request, prompts)
+        grammar = request.grammar()
+        constraint = None
+        if grammar is not None:  # compiling takes milliseconds, or as much as a second
+            constraint = await asyncio.to_thread(compiled, model, grammar)
+        options = _options(model, request, prompts, constraint)
         generation = Generation(model, prompts, options, req.context.record)
         writer = CompletionWriter(
             AnswerIdentity.new("cmpl", request.model, model),
@@ -47,7 +55,10 @@ def _encode(model: ChatModel, request: CompletionRequest) -> list[list[int]]:
 
 
 def _options(
-    model: ChatModel, request: CompletionRequest, prompts: list[list[int]]
+    model: ChatModel,
+    request: CompletionRequest,
+    prompts: list[list[int]],
+    new_constraint: Callable[[], TokenConstraint] | None,
 ) -> GenerationOptions:
     room = min(
         token_limit(model.worker.max_context, len(prompt), request.max_tokens, "prompt")
@@ -65,6 +76,7 @@ def _options(
         num_choices=request.num_choices,
         stops=request.stop_strings(),
         skip_special_tokens=request.skip_special_tokens is not False,
+        new_constraint=new_constraint,
         echoes=_echoes(model, request) if request.echo else None,
     )
 

@@ -68,7 +68,7 @@ class ChatCompletionRequest(ToolFields, kw_only=True):
         self.check_tools()
         check_template_variables(self.chat_template_kwargs)
         self._check_messages()
-        self._check_continuation()
+        check_continuation(self.messages, self.continue_final_message, self.add_generation_prompt)
 
     def _check_messages(self) -> None:
         for index, message in enumerate(self.messages):
@@ -81,23 +81,6 @@ class ChatCompletionRequest(ToolFields, kw_only=True):
                     "tool_calls may leave it out",
                     f"messages[{index}].content",
                 )
-
-    def _check_continuation(self) -> None:
-        if not self.continue_final_message:
-            return
-        if self.add_generation_prompt:
-            raise InvalidRequest(
-                "continue_final_message and add_generation_prompt are both true, but only one can "
-                "be",
-                "continue_final_message",
-            )
-        last = self.messages[-1]
-        if not isinstance(last, AssistantMessage) or not last.content:
-            raise InvalidRequest(
-                "continue_final_message is true, but the last message is not an assistant message "
-                "with content",
-                "continue_final_message",
-            )
 
 
 def thinking_variables(
@@ -119,4 +102,24 @@ def check_template_variables(given: dict[str, Any] | None) -> None:
         raise InvalidRequest(
             f"chat_template_kwargs.{name} is set, but {name} is a field of the request itself",
             f"chat_template_kwargs.{name}",
+        )
+
+
+def check_continuation(
+    messages: list[Message], continues: bool | None, opens_turn: bool | None
+) -> None:
+    """Raises `InvalidRequest` for a last message that cannot be the beginning of the answer."""
+    if not continues:
+        return
+    if opens_turn:
+        raise InvalidRequest(
+            "continue_final_message and add_generation_prompt are both true, but only one can be",
+            "continue_final_message",
+        )
+    last = messages[-1]
+    if not isinstance(last, AssistantMessage) or not last.content:
+        raise InvalidRequest(
+            "continue_final_message is true, but the last message is not an assistant message "
+            "with content",
+            "continue_final_message",
         )

@@ -11,9 +11,9 @@ from engines.errors import InvalidRequest
 from server.schema.sampling import (
     MAX_CHOICES,
     MAX_TOP_LOGPROBS,
-    SamplingFields,
     unsupported,
 )
+from server.schema.structured import StructuredFields
 from server.schema.usage import CompletionLogprobs, CompletionUsage
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
@@ -21,9 +21,9 @@ DEFAULT_MAX_TOKENS = 16  # OpenAI's
 TokenIds = list[int]
 
 
-class CompletionRequest(SamplingFields, kw_only=True):
+class CompletionRequest(StructuredFields, kw_only=True):
     """What a client sends. Beside OpenAI's fields: `top_k`, `min_p`, `repetition_penalty`,
-    `ignore_eos`, `stop_token_ids` and `skip_special_tokens`.
+    `ignore_eos`, `stop_token_ids`, `skip_special_tokens`, and those of structured output.
     """
 
     model: str

@@ -32,11 +32,6 @@ CHAT = _SAMPLING | {
     "web_search_options": "web search",
 }
 COMPLETIONS = _SAMPLING | {
-    "guided_choice": "structured output",
-    "guided_grammar": "structured output",
-    "guided_json": "structured output",
-    "guided_regex": "structured output",
-    "structured_outputs": "structured output",
     "prompt_embeds": "a prompt of embeddings",
     "suffix": "filling in before a suffix",
 }
@@ -104,7 +99,6 @@ VARIATIONS = EDITS | {
 
 _NEUTRAL: dict[str, Any] = {"input_fidelity": "low", "length_penalty": 1.0, "min_tokens": 0}
 _TEXT_MODALITIES: tuple[Any, ...] = (None, [], ["text"])
-_TEXT_FORMATS: tuple[Any, ...] = (None, {"type": "text"})
 
 
 def check_supported(body: Mapping[str, Any], fields: Mapping[str, str]) -> None:
@@ -118,19 +112,6 @@ def check_supported(body: Mapping[str, Any], fields: Mapping[str, str]) -> None:
         raise refusal(
             'modalities asks for more than text, but this server supports ["text"] only',
             "modalities",
-        )
-
-
-def check_no_form(body: Mapping[str, Any]) -> None:
-    """Refuse a text completion whose `response_format` is not plain text.
-
-    Raises:
-        ApiError: 400.
-    """
-    if body.get("response_format") not in _TEXT_FORMATS:
-        raise refusal(
-            "response_format asks for structured output, but /v1/chat/completions alone has it",
-            "response_format",
         )
 
 

@@ -162,3 +162,11 @@ def test_the_same_seed_gives_each_prompt_the_same_sampling():
     engine = tiny_engine("a")
     complete({"prompt": ["a", "b"], "n": 2, "seed": 7}, tiny_model(engine))
     assert [seq.sampling.seed for seq in engine.added] == [7, 8, 7, 8]
+
+
+def test_a_form_constrains_every_answer_of_its_own():
+    model = tiny_model()
+    complete({"prompt": ["a", "b"], "guided_choice": ["yes", "no"]}, model)
+    first, second = (seq.constraint for seq in model.worker._engine.added)
+    assert first is not None
+    assert first is not second

@@ -115,8 +115,7 @@ COMPLETIONS = [
     ({"prompt": ["a"] * 100, "n": 2}, "prompt", "make 200 answers, but"),
     ({"logprobs": 21}, "logprobs", "at most 20"),
     ({"best_of": 2}, "best_of", "best_of is 2 and n is 1"),
-    ({"guided_json": {"type": "object"}}, "guided_json", "structured output"),
-    ({"response_format": {"type": "json_object"}}, "response_format", "structured output"),
+    ({"guided_regex": "(a"}, "guided_regex", "cannot be used as a regular expression"),
     ({"suffix": "x"}, "suffix", "before a suffix"),
 ]
 
