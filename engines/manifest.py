@@ -46,6 +46,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     loras: tuple[LoraSource, ...] = ()
 
 
+StateDtype = Literal["float32", "float16", "bfloat16", "int8"]
+
+
 class StateSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One named state that the engine keeps for each slot.
 
@@ -58,7 +61,7 @@ class StateSpec(msgspec.Struct, frozen=True, kw_only=True):
     output: str
     heads: int
     width: int
-    dtype: Literal["float32", "float16", "int8"] = "float32"
+    dtype: StateDtype = "float32"
     grows: bool = True
     truncatable: bool = True
 
@@ -74,6 +77,8 @@ class ChatSpec(msgspec.Struct, frozen=True, kw_only=True):
     states: tuple[StateSpec, ...]
     eos_token_ids: tuple[int, ...]
     num_parameters: int
+    kv_cache: Literal["slots", "blocks"] = "slots"  # how the states of sequences are kept apart
+    num_candidates: int = 0  # the likeliest tokens that the graph gives of a row; 0: the row alone
 
 
 class TextEncoderSpec(msgspec.Struct, frozen=True, kw_only=True):

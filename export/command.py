@@ -112,12 +112,8 @@ def _plan_chat(source: CheckpointSource, engine_id: str, config: ExportConfig) -
                 f"{option} is for image models, but {config.checkpoint_path} is a language model: "
                 "leave it out"
             )
-    if config.target != "ort-cpu":
-        raise ExportError(
-            f"--target is {config.target}, but language models are compiled for ort-cpu alone"
-        )
     checkpoint = open_checkpoint(source.folder, source.name, source.revision)
-    precision, overrides = default_precision(checkpoint)
+    precision, overrides = default_precision(checkpoint, config.target)
     if config.precision is not None:
         precision, overrides = config.precision, ()
     options = CompileOptions(
@@ -126,6 +122,8 @@ def _plan_chat(source: CheckpointSource, engine_id: str, config: ExportConfig) -
         overrides=overrides + config.overrides,
         int4_block_size=config.int4_block_size,
         max_context=config.max_context,
+        target=config.target,
+        kv_cache=config.kv_cache,
     )
     return partial(compile_engine, plan_compilation(checkpoint, options))
 
@@ -146,9 +144,10 @@ def _image_options(config: ExportConfig) -> ImageBuildOptions:
         raise ExportError(
             f"--target is {config.target}, but image models are compiled for ort-cpu alone"
         )
-    if config.precision == "int4":
+    if config.precision not in (None, "int8", "fp32"):
         raise ExportError(
-            "--precision is int4, but image checkpoints are compiled in int8 or fp32: choose one"
+            f"--precision is {config.precision}, but image checkpoints are compiled in int8 or "
+            "fp32: choose one"
         )
     if config.precision == "fp32" and config.calibration_prompts is not None:
         raise ExportError(
@@ -158,6 +157,7 @@ def _image_options(config: ExportConfig) -> ImageBuildOptions:
         "--override": config.override or None,
         "--int4-block-size": config.int4_block_size,
         "--max-context": config.max_context,
+        "--kv-cache": None if config.kv_cache == "auto" else config.kv_cache,
     }
     for option, value in for_chat.items():
         if value is not None:
@@ -191,6 +191,11 @@ def _verify(
     """The report, or the sentence that says why there is none; bars hold unless forced."""
     if not config.verify:
         return VerificationResult(skipped="the export was asked not to verify")
+    if manifest.target != "ort-cpu":
+        return VerificationResult(
+            skipped=f"engines for {manifest.target} are verified where there is a GPU, by "
+            "`make test-gpu`"
+        )
     with progress.stage("verifying", None):
         result = run_verification(manifest, engine_dir, source.folder, config.loras)
     if not config.force:

@@ -7,17 +7,26 @@ import time
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from typing import cast
 
 from engines import __version__
-from engines.manifest import ChatSpec, FileEntry, Manifest, Source
+from engines.manifest import ChatSpec, FileEntry, Manifest, Source, StateDtype, Target
 from export.checkpoint import Checkpoint
 from export.errors import CheckpointError, ExportError
 from export.graph import GraphBuilder
-from export.precision import Layout, NodePrecision, Override
+from export.precision import KVCacheLayout, Layout, NodePrecision, Override
 from export.progress import Progress
 from export.quantized.tensors import QuantizedTensorFiles
 from export.qwen.config import DecoderConfig, family_of, read_decoder_config
 from export.qwen.decoder import DecoderEmitter, node_names, state_specs
+from export.qwen.target import (
+    CUDA_INT4_BLOCK_SIZE,
+    GPU_PRECISION,
+    GraphTarget,
+    graph_target,
+    node_precision,
+    num_candidates,
+)
 from export.qwen.tensors import HEAD, check_tensors, expected_tensors, num_elements
 from export.tokenizer_files import Vocabulary, copy_tokenizer_files, read_vocabulary
 from export.weights import WeightsFile, file_entry
@@ -37,6 +46,8 @@ class CompileOptions:
         overrides: Exceptions from it, by node.
         int4_block_size: Weights that share a scale; None chooses for each node.
         max_context: Tokens of prompt and answer; None takes what the model was made for.
+        target: What will run the engine.
+        kv_cache: How the cache is kept; auto takes blocks where the target has a kernel for them.
     """
 
     engine_id: str
@@ -44,6 +55,8 @@ class CompileOptions:
     overrides: tuple[Override, ...] = ()
     int4_block_size: int | None = None
     max_context: int | None = None
+    target: Target = "ort-cpu"
+    kv_cache: KVCacheLayout = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +68,8 @@ class CompilePlan:
     vocabulary: Vocabulary
     options: CompileOptions
     max_context: int
-
-    @property
-    def node_precision(self) -> NodePrecision:
-        return NodePrecision(self.options.precision, self.options.overrides)
+    node_precision: NodePrecision
+    graph_target: GraphTarget
 
 
 def plan_compilation(checkpoint: Checkpoint, options: CompileOptions) -> CompilePlan:
@@ -75,10 +86,18 @@ def plan_compilation(checkpoint: Checkpoint, options: CompileOptions) -> Compile
     vocabulary = read_vocabulary(checkpoint, config.vocab_size)
     max_context = _max_context(config, options)
     config = config.for_context(max_context)
-    plan = CompilePlan(checkpoint, config, vocabulary, options, max_context)
-    plan.node_precision.check(node_names(config))
+    precision = node_precision(options.target, options.precision, options.overrides)
+    precision.check(node_names(config))
     _check_block_size(checkpoint, options)
-    return plan
+    return CompilePlan(
+        checkpoint,
+        config,
+        vocabulary,
+        options,
+        max_context,
+        precision,
+        graph_target(options.target, options.precision, config, options.kv_cache),
+    )
 
 
 def compile_engine(plan: CompilePlan, engine_dir: Path, progress: Progress) -> Manifest:
@@ -104,7 +123,7 @@ def compile_engine(plan: CompilePlan, engine_dir: Path, progress: Progress) -> M
         ),
         precision=plan.options.precision,
         node_precision=plan.node_precision.describe(node_names(plan.config)),
-        target="ort-cpu",
+        target=plan.options.target,
         built_with=built_with(),
         files=files,
         chat=_chat_spec(plan),
@@ -117,14 +136,20 @@ def _write_graph(plan: CompilePlan, engine_dir: Path, progress: Progress) -> Fil
         WeightsFile(engine_dir / WEIGHTS_FILE) as weights,
         progress.stage("compiling", plan.config.num_layers + 2) as advance,
     ):
-        graph = GraphBuilder(weights)
+        target = plan.graph_target
+        graph = GraphBuilder(weights, dtype=target.dtype, opset=target.opset)
+        block_size = plan.options.int4_block_size
+        if target.target == "cuda":
+            block_size = block_size or CUDA_INT4_BLOCK_SIZE
         DecoderEmitter(
             plan.config,
             plan.checkpoint.tensors,
             graph,
             plan.node_precision,
-            plan.options.int4_block_size,
+            block_size,
             plan.max_context + SPARE_ROWS,
+            target,
+            plan.vocabulary.num_tokens,
         ).emit(lambda part: advance(1, part))
         graph.save(engine_dir / GRAPH_FILE, __version__)
         return weights.finish()
@@ -137,18 +162,26 @@ def _chat_spec(plan: CompilePlan) -> ChatSpec:
         num_tokens=plan.vocabulary.num_tokens,
         max_context=plan.max_context,
         spare_rows=SPARE_ROWS,
-        states=state_specs(plan.config),
+        states=state_specs(plan.config, cast(StateDtype, plan.graph_target.dtype)),
         eos_token_ids=plan.vocabulary.eos_token_ids,
         num_parameters=num_elements(expected_tensors(plan.config)),
+        kv_cache=plan.graph_target.cache,
+        num_candidates=num_candidates(plan.graph_target, plan.vocabulary.num_tokens),
     )
 
 
-def default_precision(checkpoint: Checkpoint) -> tuple[Layout, tuple[Override, ...]]:
+def default_precision(
+    checkpoint: Checkpoint, target: Target
+) -> tuple[Layout, tuple[Override, ...]]:
     """What an export takes that asks for no precision: what a quantized checkpoint has, or int8.
 
-    A head that such a checkpoint left whole is not cut down to int4.
+    A head that such a checkpoint left whole is not cut down to int4. On a GPU it is bf16, or the
+    int4 that the checkpoint has where there are kernels for it.
     """
     tensors = checkpoint.tensors
+    if target != "ort-cpu":
+        is_int4 = isinstance(tensors, QuantizedTensorFiles) and tensors.bits == 4
+        return ("int4" if is_int4 and target == "cuda" else GPU_PRECISION), ()
     if not isinstance(tensors, QuantizedTensorFiles) or tensors.bits == 8:
         return "int8", ()
     return "int4", () if tensors.bits_of(HEAD) else (Override("head", "int8"),)

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from engines.manifest import Target
 from export.diffusion.lora.option import Lora, pair_loras
-from export.precision import Override, parse_override
+from export.precision import KVCacheLayout, Layout, Override, parse_override
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
@@ -30,11 +30,12 @@ class ExportConfig:
         str | None, Parameter(help="id of the engine; by default the hub id or the folder's name")
     ] = None
     precision: Annotated[
-        Literal["fp32", "int8", "int4"] | None,
+        Layout | None,
         Parameter(
             help="int8: the best speed for many users; int4: the least memory; "
             "by default int8, or what a quantized checkpoint has; for images int8 only where their "
-            "quality allows it, and otherwise fp32"
+            "quality allows it, and otherwise fp32; "
+            "for a GPU bf16 (the default), fp16, or int4 on CUDA"
         ),
     ] = None
     target: Annotated[
@@ -59,6 +60,13 @@ class ExportConfig:
     max_context: Annotated[
         int | None, Parameter(help="tokens of prompt and answer; by default all the model can take")
     ] = None
+    kv_cache: Annotated[
+        KVCacheLayout,
+        Parameter(
+            help="of a language model on CUDA: blocks that sequences share, or a slot for each; "
+            "auto: blocks where there is a kernel for them"
+        ),
+    ] = "auto"
     num_inference_steps: Annotated[
         int | None, Parameter(help="steps of a picture where a request names none; by the pipeline")
     ] = None

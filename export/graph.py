@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -14,19 +15,46 @@ from export.weights import WeightsFile
 
 OPSET = 21
 IR_VERSION = 10
+STANDARD_OPSET = 24  # where attention and its cache are standard operators
+STANDARD_IR_VERSION = 11
 CONTRIB = "com.microsoft"
 
 _DTYPES = {
+    "bfloat16": ir.DataType.BFLOAT16,
+    "bool": ir.DataType.BOOL,
+    "float16": ir.DataType.FLOAT16,
     "float32": ir.DataType.FLOAT,
     "int32": ir.DataType.INT32,
     "int64": ir.DataType.INT64,
 }
 
 
-class GraphBuilder:
-    """Collects the nodes of one graph. Values are named after the node that makes them."""
+_NUMPY_DTYPES: dict[str, type[np.generic]] = {
+    "bfloat16": ml_dtypes.bfloat16,
+    "float16": np.float16,
+    "float32": np.float32,
+}
 
-    def __init__(self, weights: WeightsFile, name: str = "decoder") -> None:
+
+class GraphBuilder:
+    """Collects the nodes of one graph. Values are named after the node that makes them.
+
+    Args:
+        weights: The file that the weights go to.
+        name: What the graph is called.
+        dtype: What activations are computed in; float32 weights are rounded to it.
+        opset: The version of the standard operators.
+    """
+
+    def __init__(
+        self,
+        weights: WeightsFile,
+        name: str = "decoder",
+        dtype: str = "float32",
+        opset: int = OPSET,
+    ) -> None:
+        self.dtype = dtype
+        self._opset = opset
         self._weights = weights
         self._name = name
         self._inputs: list[ir.Value] = []
@@ -55,6 +83,8 @@ class GraphBuilder:
 
     def weight(self, name: str, array: NDArray[Any]) -> ir.Value:
         """Write an array to the weights file and return it as a value."""
+        if array.dtype == np.float32:
+            array = array.astype(_NUMPY_DTYPES[self.dtype], copy=False)
         return self._initialize(name, self._weights.append(name, array))
 
     def weight_in_blocks(
@@ -106,16 +136,19 @@ class GraphBuilder:
             self._outputs,
             nodes=self._nodes,
             initializers=list(self._initializers.values()),
-            opset_imports={"": OPSET, CONTRIB: 1},
+            opset_imports={"": self._opset} | ({CONTRIB: 1} if self._uses_contrib() else {}),
             name=self._name,
         )
         model = ir.Model(
             graph,
-            ir_version=IR_VERSION,
+            ir_version=IR_VERSION if self._opset <= OPSET else STANDARD_IR_VERSION,
             producer_name="enginery",
             producer_version=producer_version,
         )
         ir.save(model, path)
+
+    def _uses_contrib(self) -> bool:
+        return any(node.domain == CONTRIB for node in self._nodes)
 
     def _initialize(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         if name in self._initializers:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from export.graph import CONTRIB, GraphBuilder, scalar
+from export.operators import Operators, OrtOperators
 from export.precision import LayoutChooser
 from export.quantize import INT8_MAX, choose_block_size, quantize_blocks, quantize_rows
 from export.quantized.linear import emit_integers, kept_integers
@@ -35,6 +36,7 @@ class LinearEmitter:
         tensors: The checkpoint's tensors.
         precision: Decides the layout of each node.
         int4_block_size: Weights that share a scale; None chooses for each node.
+        operators: How the target spells a product; by default as ONNX Runtime does.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class LinearEmitter:
         tensors: TensorFiles,
         precision: LayoutChooser,
         int4_block_size: int | None,
+        operators: Operators | None = None,
     ) -> None:
         self._graph = graph
+        self._operators = operators or OrtOperators(graph)
         self._tensors = tensors
         self._precision = precision
         self._int4_block_size = int4_block_size
@@ -66,7 +70,7 @@ class LinearEmitter:
             y = self._emit_int4(x, projection)
         else:
             weight = self._graph.weight(f"{projection.node}.weight", self._stacked(projection))
-            y = self.emit_fp32(x, weight, projection.node)
+            y = self.emit_dense(x, weight, projection.node)
         if not projection.biases:
             return y
         bias = np.concatenate([self._tensors.read(name) for name in projection.biases])  # [N]
@@ -76,11 +80,9 @@ class LinearEmitter:
             f"{projection.node}.biased",
         )
 
-    def emit_fp32(self, x: ir.Value, weight: ir.Value, node: str) -> ir.Value:
+    def emit_dense(self, x: ir.Value, weight: ir.Value, node: str) -> ir.Value:
         """Multiply by `weight` [N, K] as it lies, so that a tied head can share the embedding."""
-        return self._graph.op(
-            "FusedMatMul", [x, weight], f"{node}.matmul", domain=CONTRIB, transB=1
-        )
+        return self._operators.multiply(x, weight, f"{node}.matmul")
 
     def _emit_int8(
         self, x: ir.Value, projection: Projection, blocks: Iterable[Int8Rows]
@@ -160,7 +162,8 @@ class LinearEmitter:
             N=num_rows,
             bits=4,
             block_size=block_size,
-            accuracy_level=4,  # int8 products; without it every call expands the weights
+            # On a CPU int8 products, without which every call expands the weights.
+            accuracy_level=4 if graph.dtype == "float32" else 0,
         )
 
     def _stacked(self, projection: Projection) -> FloatArray:

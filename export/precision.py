@@ -10,7 +10,8 @@ from typing import Literal, Protocol, get_args
 
 from export.errors import ExportError
 
-Layout = Literal["fp32", "int8", "int4"]
+Layout = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+KVCacheLayout = Literal["auto", "blocks", "slots"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 # A row of the embedding is all that the model sees of a token, and only one is read for each: int8
@@ -21,6 +22,16 @@ DEFAULTS: Mapping[Layout, Mapping[str, Layout]] = MappingProxyType(
         "fp32": {"embedding": "fp32", "attention": "fp32", "mlp": "fp32", "head": "fp32"},
         "int8": {"embedding": "int8", "attention": "int8", "mlp": "int8", "head": "int8"},
         "int4": {"embedding": "int8", "attention": "int4", "mlp": "int4", "head": "int4"},
+    }
+)
+
+# On a GPU activations have 16 bits, and what is not quantized has as many.
+GPU_DEFAULTS: Mapping[Layout, Mapping[str, Layout]] = MappingProxyType(
+    {
+        "fp32": DEFAULTS["fp32"],
+        "fp16": {"embedding": "fp16", "attention": "fp16", "mlp": "fp16", "head": "fp16"},
+        "bf16": {"embedding": "bf16", "attention": "bf16", "mlp": "bf16", "head": "bf16"},
+        "int4": {"embedding": "bf16", "attention": "int4", "mlp": "int4", "head": "int4"},
     }
 )
 
@@ -65,6 +76,7 @@ class NodePrecision:
 
     precision: Layout
     overrides: tuple[Override, ...] = ()
+    for_gpu: bool = False
 
     def layout(self, node: str) -> Layout:
         for override in reversed(self.overrides):
@@ -90,14 +102,18 @@ class NodePrecision:
 
     def describe(self, nodes: list[str]) -> dict[str, str]:
         """Node class -> layout for the manifest, then the nodes that differ from their class."""
-        described: dict[str, str] = dict(DEFAULTS[self.precision])
+        described: dict[str, str] = dict(self._defaults)
         described |= {
             node: self.layout(node) for node in nodes if self.layout(node) != self._default(node)
         }
         return described
 
+    @property
+    def _defaults(self) -> Mapping[str, Layout]:
+        return (GPU_DEFAULTS if self.for_gpu else DEFAULTS)[self.precision]
+
     def _default(self, node: str) -> Layout:
-        defaults = DEFAULTS[self.precision]
+        defaults = self._defaults
         return next(defaults[part] for part in node.split(".") if part in defaults)
 
 

@@ -1,4 +1,4 @@
-"""Attention on a slot cache by ONNX Runtime's GroupQueryAttention, for the CPU."""
+"""Attention on a slot cache by ONNX Runtime's GroupQueryAttention, for CPU and CUDA."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class GroupQueryAttentionEmitter:
         """What the heads of one layer read, [n, S, hidden] -> [n, S, num_heads * head_dim]."""
         config, graph, node = self._config, self._graph, f"layers.{layer}.attention"
         past = [
-            graph.input(f"past_key_values.{layer}.{kind}", "float32", self._cache_shape)
+            graph.input(f"past_key_values.{layer}.{kind}", graph.dtype, self._cache_shape)
             for kind in ("key", "value")
         ]
         sequences = self._sequences
@@ -77,7 +77,7 @@ class GroupQueryAttentionEmitter:
             do_rotary=1,
         )
         for kind, value in zip(("key", "value"), present, strict=True):
-            graph.output(value, f"present.{layer}.{kind}", "float32", self._cache_shape)
+            graph.output(value, f"present.{layer}.{kind}", graph.dtype, self._cache_shape)
         return attended
 
     def _queries_keys_values(self, x: ir.Value, layer: int, node: str) -> list[ir.Value | None]:

@@ -5,24 +5,34 @@ Inputs: `input_ids` int64 [n, S], `seqlens_k` int32 [n], `total_sequence_length`
 `past_key_values.{layer}.key` and `.value` float32 [n, kv_heads, rows, head_dim].
 Outputs: `logits` float32 [R, vocab_size] and `present.{layer}.key` and `.value`, which have to be
 bound to the memory of the pasts.
+
+That is the graph for a CPU. The other targets (`export.qwen.target`) differ in what their attention
+is told of the sequences, in the type of the numbers, and in two more outputs, the likeliest tokens
+of each row: `candidate_ids` int64 and `candidate_logits` float32 [R, k].
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
 
-from engines.manifest import StateSpec
-from export.graph import CONTRIB, GraphBuilder
+from engines.manifest import StateDtype, StateSpec
+from export.graph import GraphBuilder
 from export.linear import LinearEmitter, Projection
+from export.operators import Operators, OrtOperators, StandardOperators
 from export.precision import NodePrecision
 from export.quantize import quantize_rows
 from export.qwen.attention import GroupQueryAttentionEmitter, SequenceInputs
 from export.qwen.config import DecoderConfig
 from export.qwen.logn import logn_table, query_scale
+from export.qwen.outputs import emit_candidates
+from export.qwen.paged_attention import PagedAttentionEmitter
 from export.qwen.rope import rope_tables
+from export.qwen.standard_attention import StandardAttentionEmitter
+from export.qwen.target import GraphTarget, num_candidates
 from export.qwen.tensors import EMBEDDING, FINAL_NORM, HEAD
 from export.tensor_files import TensorFiles
 
@@ -35,7 +45,7 @@ def node_names(config: DecoderConfig) -> list[str]:
     return ["embedding", *layers, "head"]
 
 
-def state_specs(config: DecoderConfig) -> tuple[StateSpec, ...]:
+def state_specs(config: DecoderConfig, dtype: StateDtype = "float32") -> tuple[StateSpec, ...]:
     """The caches of the graph, keys and values of each layer."""
     return tuple(
         StateSpec(
@@ -43,10 +53,19 @@ def state_specs(config: DecoderConfig) -> tuple[StateSpec, ...]:
             output=f"present.{layer}.{kind}",
             heads=config.num_kv_heads,
             width=config.head_dim,
+            dtype=dtype,
         )
         for layer in range(config.num_layers)
         for kind in ("key", "value")
     )
+
+
+class AttentionEmitter(Protocol):
+    """What the attention of every target is asked for."""
+
+    def emit(self, x: ir.Value, layer: int) -> ir.Value:
+        """What the heads of one layer read, [..., hidden] -> [..., num_heads * head_dim]."""
+        ...
 
 
 class DecoderEmitter:
@@ -59,6 +78,8 @@ class DecoderEmitter:
         precision: The layout of each node.
         int4_block_size: See `LinearEmitter`.
         num_rows: Rows of the rotation tables, which bound those of a slot of the caches.
+        target: What the graph is drawn for.
+        num_tokens: Columns of the logits that are tokens; None for all.
     """
 
     def __init__(
@@ -69,23 +90,26 @@ class DecoderEmitter:
         precision: NodePrecision,
         int4_block_size: int | None,
         num_rows: int,
+        target: GraphTarget = GraphTarget(),  # noqa: B008  (frozen)
+        num_tokens: int | None = None,
     ) -> None:
         self._config = config
         self._tensors = tensors
         self._graph = graph
         self._precision = precision
-        self._linear = LinearEmitter(graph, tensors, precision, int4_block_size)
+        self._operators: Operators = (
+            StandardOperators(graph) if target.is_standard else OrtOperators(graph)
+        )
+        self._linear = LinearEmitter(graph, tensors, precision, int4_block_size, self._operators)
         self._num_rows = num_rows
+        self._target = target
+        self._num_tokens = num_tokens or config.vocab_size
 
     def emit(self, advance: Callable[[str], None]) -> None:
         """Emit everything; `advance` is told each part that is done."""
         graph, config = self._graph, self._config
-        input_ids = graph.input("input_ids", "int64", ["n", "S"])
-        sequences = self._sequence_inputs(input_ids)
+        input_ids, attention = self._attention()
         logit_indices = graph.input("logit_indices", "int64", ["R"])
-        attention = GroupQueryAttentionEmitter(
-            config, graph, self._linear, self._tensors, sequences
-        )
         residual: ir.Value | None = None
         hidden, embedding_table = self._embed(input_ids)
         advance("embedding")
@@ -103,8 +127,31 @@ class DecoderEmitter:
             advance(f"layer {layer + 1} of {config.num_layers}")
         normed, _ = self._norm(hidden, residual, None, FINAL_NORM)  # [R, hidden]
         logits = self._head(normed, embedding_table)  # [R, vocab_size]
-        graph.output(logits, "logits", "float32", ["R", config.vocab_size])
+        if self._target.gives_candidates:
+            size = num_candidates(self._target, self._num_tokens)
+            emit_candidates(graph, logits, self._num_tokens, size)
+        else:
+            graph.output(logits, "logits", "float32", ["R", config.vocab_size])
         advance("head")
+
+    def _attention(self) -> tuple[ir.Value, AttentionEmitter]:
+        """The input of tokens, and what emits the attention of each layer."""
+        config, graph, target = self._config, self._graph, self._target
+        if target.is_standard:
+            standard = StandardAttentionEmitter(
+                config, graph, self._linear, self._tensors, self._operators, self._num_rows
+            )
+            return standard.input_ids, standard
+        if target.cache == "blocks":
+            paged = PagedAttentionEmitter(
+                config, graph, self._linear, self._tensors, self._num_rows
+            )
+            return paged.input_ids, paged
+        input_ids = graph.input("input_ids", "int64", ["n", "S"])
+        sequences = self._sequence_inputs(input_ids)
+        return input_ids, GroupQueryAttentionEmitter(
+            config, graph, self._linear, self._tensors, sequences
+        )
 
     def _sequence_inputs(self, input_ids: ir.Value) -> SequenceInputs:
         graph, logn_length = self._graph, self._config.logn_length
@@ -122,7 +169,7 @@ class DecoderEmitter:
     def _embed(self, input_ids: ir.Value) -> tuple[ir.Value, ir.Value | None]:
         """[n, S] -> [n, S, hidden], and the table itself where it is in fp32."""
         graph = self._graph
-        if self._precision.layout("embedding") == "fp32":
+        if self._precision.layout("embedding") != "int8":
             table = graph.weight("embedding.weight", self._tensors.read(EMBEDDING))
             return graph.op("Gather", [table, input_ids], "embedding"), table
         weight = np.empty((self._config.vocab_size, self._config.hidden_size), np.int8)
@@ -148,22 +195,12 @@ class DecoderEmitter:
         tensor = name if layer is None else f"model.layers.{layer}.{name}.weight"
         weight = graph.weight(f"{node}.weight", self._tensors.read(tensor))
         if residual is None:
-            normed = graph.op(
-                "SimplifiedLayerNormalization", [x, weight], node, axis=-1, epsilon=epsilon
-            )
-            return normed, x
-        normed, _, _, total = graph.ops(
-            "SkipSimplifiedLayerNormalization",
-            [x, residual, weight],
-            [node, "", "", f"{node}.residual"],
-            domain=CONTRIB,
-            epsilon=epsilon,
-        )
-        return normed, total
+            return self._operators.normalize(x, weight, node, epsilon), x
+        return self._operators.add_and_normalize(x, residual, weight, node, epsilon)
 
     def _take_rows(self, x: ir.Value, indices: ir.Value, name: str) -> ir.Value:
-        """[n, S, width] -> [R, width]."""
-        flat = self._graph.op("Flatten", [x], f"{name}.flat", axis=2)  # [n * S, width]
+        """[n, S, width] or [T, width] -> [R, width]."""
+        flat = self._graph.op("Flatten", [x], f"{name}.flat", axis=-1)  # [n * S, width]
         return self._graph.op("Gather", [flat, indices], name, axis=0)
 
     def _output_projection(self, layer: int) -> Projection:
@@ -172,14 +209,15 @@ class DecoderEmitter:
         return Projection(f"layers.{layer}.attention.o", (f"{name}.weight",), biases)
 
     def _mlp(self, x: ir.Value, layer: int) -> ir.Value:
-        graph, node = self._graph, f"layers.{layer}.mlp"
+        node = f"layers.{layer}.mlp"
         gate, up = (
             self._linear.emit(x, self._mlp_projection(layer, kind)) for kind in ("gate", "up")
         )
-        # x * sigmoid(alpha * x) with alpha = 1 is SiLU, in one node instead of two.
-        activated = graph.op("QuickGelu", [gate], f"{node}.silu", domain=CONTRIB, alpha=1.0)
-        gated = graph.op("Mul", [activated, up], f"{node}.gated")
+        gated = self._operators.gate(gate, up, node)
         return self._linear.emit(gated, self._mlp_projection(layer, "down"))
+
+    def _is_dense(self, node: str) -> bool:
+        return self._precision.layout(node) not in ("int8", "int4")
 
     @staticmethod
     def _mlp_projection(layer: int, kind: str) -> Projection:
@@ -190,6 +228,6 @@ class DecoderEmitter:
     def _head(self, x: ir.Value, embedding_table: ir.Value | None) -> ir.Value:
         if not self._config.tie_word_embeddings:
             return self._linear.emit(x, Projection("head", (HEAD,)))
-        if embedding_table is not None and self._precision.layout("head") == "fp32":
-            return self._linear.emit_fp32(x, embedding_table, "head")
+        if embedding_table is not None and self._is_dense("head"):
+            return self._linear.emit_dense(x, embedding_table, "head")
         return self._linear.emit(x, Projection("head", (EMBEDDING,)))

@@ -49,6 +49,21 @@ def own_checkpoint(checkpoint: MakeCheckpoint, tmp_path: Path) -> MakeCheckpoint
     return make
 
 
+@pytest.fixture(scope="session")
+def compiled_for(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`compiled_for(checkpoint, **options)`: the folder of an engine for any target."""
+
+    def build(checkpoint: Path, **options: Any) -> Path:
+        folder = tmp_path_factory.mktemp("engine")
+        plan = plan_compilation(
+            open_checkpoint(checkpoint, "tiny"), CompileOptions(engine_id="tiny", **options)
+        )
+        write_manifest(compile_engine(plan, folder, QuietProgress()), folder)
+        return folder
+
+    return build
+
+
 @dataclass(frozen=True)
 class Compiled:
     """An engine, the checkpoint it came from, and a decoder over it."""
