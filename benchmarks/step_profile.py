@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -23,7 +23,7 @@ from benchmarks.options import JsonTarget, check_at_least_one, check_json_target
 from benchmarks.report import write_json
 from engines import __version__
 from engines.llm.engine import LLMEngine
-from engines.llm.runner import Batch, ModelRunner, RunOutput
+from engines.llm.runner import Runner, RunOutput
 from engines.llm.sampling_params import SamplingParams
 from engines.llm.sequence import Sequence
 from engines.store import find_engines
@@ -88,7 +88,7 @@ class StepsReport(msgspec.Struct, frozen=True, kw_only=True):
 class TimedRunner:
     """Adds up the time that a runner's runs take; everything else is passed on."""
 
-    def __init__(self, runner: ModelRunner, clock: Callable[[], float]) -> None:
+    def __init__(self, runner: Runner, clock: Callable[[], float]) -> None:
         self._runner = runner
         self._clock = clock
         self.elapsed = 0.0
@@ -96,7 +96,7 @@ class TimedRunner:
     def __getattr__(self, name: str) -> object:
         return getattr(self._runner, name)
 
-    def run(self, batch: Batch) -> RunOutput:
+    def run(self, batch: Any) -> RunOutput:
         start = self._clock()
         output = self._runner.run(batch)
         self.elapsed += self._clock() - start

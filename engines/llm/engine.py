@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import cast
 
 import numpy as np
 
 from engines.errors import InvalidRequest
+from engines.llm.cache import Cache
 from engines.llm.kv_cache import KVCache
 from engines.llm.output import EngineStats, StepOutput
 from engines.llm.prompt_logprobs import PromptLogprobs
-from engines.llm.runner import ModelRunner, RunOutput
+from engines.llm.runner import ModelRunner, Runner, RunOutput
 from engines.llm.sampler import Sampled, Sampler
 from engines.llm.scheduler import ScheduledBatch, Scheduler, SchedulerConfig
 from engines.llm.sequence import Sequence
@@ -22,16 +24,20 @@ class LLMEngine:
     Args:
         runner: The compiled model; closed with the engine.
         config: Limits of a step.
-        kv_cache_limit: Resident bytes that the KV cache may take.
+        kv_cache: What the scheduler keeps sequences in; or the resident bytes that a cache of the
+            runner's slots may take.
         device: What the engine runs on, for people to read.
     """
 
     def __init__(
-        self, runner: ModelRunner, config: SchedulerConfig, kv_cache_limit: int, device: str
+        self, runner: Runner, config: SchedulerConfig, kv_cache: Cache | int, device: str
     ) -> None:
         self.device = device
         self.runner = runner
-        self.scheduler = Scheduler(config, KVCache(runner, kv_cache_limit))
+        cache = (
+            KVCache(cast(ModelRunner, runner), kv_cache) if isinstance(kv_cache, int) else kv_cache
+        )
+        self.scheduler = Scheduler(config, cache)
         self.sampler = Sampler()
         self._prompt_logprobs = PromptLogprobs()
         self._live: dict[int, Sequence] = {}
@@ -90,8 +96,7 @@ class LLMEngine:
             return []
         output = self.runner.run(scheduled.batch)
         self._prompt_logprobs.collect(scheduled, output)
-        first_row = scheduled.first_sampled_row
-        rows = np.arange(first_row, first_row + len(scheduled.sampled))
+        rows = np.array(scheduled.sampled_rows, np.int64)
         sampled = self.sampler.sample(output, rows, scheduled.sampled)
         is_first = [seq.num_output_tokens == 0 for seq in scheduled.sampled]
         self.scheduler.update(scheduled, [token.token_id for token in sampled])
@@ -109,7 +114,7 @@ class LLMEngine:
         scheduler = self.scheduler
         return EngineStats(
             num_waiting=len(scheduler.waiting),
-            num_running=len(scheduler.running) + (scheduler.prefilling is not None),
+            num_running=len(scheduler.running) + len(scheduler.prefilling),
             num_steps=self._num_steps,
             prompt_tokens=self._num_prompt_tokens,
             generation_tokens=self._num_generated_tokens,
@@ -144,7 +149,7 @@ class LLMEngine:
             if seq.is_finished or drafted != seq.token_ids[-1]:
                 break
             num_accepted += 1
-            rows = np.array([scheduled.first_sampled_row + num_accepted])
+            rows = np.array([scheduled.sampled_rows[0] + num_accepted])
             (token,) = self.sampler.sample(output, rows, (seq,))
             self.scheduler.accept(seq, token.token_id)
             outputs.append(self._output(seq, token, is_first=False))

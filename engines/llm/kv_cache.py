@@ -9,9 +9,14 @@ The arrays themselves belong to the runner, which copies and releases them when 
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
+from engines.llm.piece import Piece
+from engines.llm.runner import Batch
 from engines.llm.sequence import Sequence
 
 MIN_REUSED_TOKENS = 8  # below, looking after the reuse costs more than it saves
@@ -58,8 +63,10 @@ class KVCache:
     """Assigns slots to sequences within `limit_bytes` of resident memory.
 
     `allocate` sets `slot`, `num_computed_tokens` and `num_cached_tokens` of a sequence on the
-    scheduler's behalf; nothing else here changes one.
+    scheduler's behalf; nothing else here changes one. Implements `Cache`.
     """
+
+    is_ragged = False
 
     def __init__(self, memory: SlotMemory, limit_bytes: int) -> None:
         self._memory = memory
@@ -75,10 +82,6 @@ class KVCache:
     def max_tokens(self) -> int:
         """Tokens that fit within the limit when one sequence has the cache to itself."""
         return self.limit_bytes // self._memory.bytes_per_token
-
-    def num_valid(self, slot: int) -> int:
-        """Tokens that a slot holds, whoever owns it."""
-        return self._slots[slot].num_valid
 
     def allocate(self, seq: Sequence) -> bool:
         """Give `seq` a slot that already holds the longest known prefix of it.
@@ -132,6 +135,31 @@ class KVCache:
             num_moved = low.num_valid + high.num_valid
             if num_moved * self._memory.bytes_per_token <= MAX_SWAP_BYTES:
                 self._swap(low, high)
+
+    def decode(self, pieces: Rows[Piece]) -> tuple[Batch, tuple[Piece, ...]]:
+        """One token of each piece, in the order of their slots.
+
+        An idle slot before the last runs along; its junk row lands behind the tokens that it holds.
+        """
+        ordered = tuple(sorted(pieces, key=lambda piece: piece.seq.slot or 0))
+        slots = np.array([piece.seq.slot for piece in ordered], np.int64)
+        num_slots = int(slots[-1]) + 1
+        input_ids = np.zeros((num_slots, 1), np.int64)
+        input_ids[slots, 0] = [piece.token_ids[0] for piece in ordered]
+        past_lens = np.array([slot.num_valid for slot in self._slots[:num_slots]], np.int32)
+        return Batch(0, input_ids, past_lens, slots), ordered
+
+    def batch(self, pieces: Rows[Piece]) -> Batch:
+        """The tokens of one piece, on a view of its slot."""
+        (piece,) = pieces
+        assert piece.seq.slot is not None
+        size = len(piece.token_ids)
+        return Batch(
+            first_slot=piece.seq.slot,
+            input_ids=np.array([piece.token_ids], np.int64),
+            past_lens=np.array([piece.seq.num_computed_tokens], np.int32),
+            logit_indices=np.arange(size - piece.num_logits, size),
+        )
 
     def check_integrity(self) -> None:
         """Raise AssertionError if a slot is shared, lost or claims what it does not hold."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engines.llm.output import TokenLogprobs
+from engines.llm.piece import Piece
 from engines.llm.runner import RunOutput
 from engines.llm.sampler import token_logprobs
 from engines.llm.scheduler import ScheduledBatch
@@ -17,20 +18,24 @@ class PromptLogprobs:
 
     def collect(self, scheduled: ScheduledBatch, output: RunOutput) -> None:
         """Take what a prefill run says of the prompt tokens behind its rows."""
-        for seq in scheduled.seqs:
-            num_rows = len(scheduled.batch.logit_indices)
-            if not seq.sampling.prompt_logprobs or num_rows < scheduled.num_new_tokens:
-                continue
-            start = seq.num_computed_tokens + 1  # row 0 predicts the token after the first
-            found = self._collected.setdefault(seq.seq_id, {})
-            for row in range(num_rows):
-                position = start + row
-                if position < seq.num_prompt_tokens:
-                    found[position] = token_logprobs(
-                        output.logits(row),
-                        seq.token_ids[position],
-                        seq.sampling.num_logprobs or 0,
-                    )
+        first_row = 0
+        for piece in scheduled.pieces:
+            if piece.seq.sampling.prompt_logprobs and piece.num_logits == len(piece.token_ids):
+                self._collect(piece, first_row, output)
+            first_row += piece.num_logits
+
+    def _collect(self, piece: Piece, first_row: int, output: RunOutput) -> None:
+        seq = piece.seq
+        start = seq.num_computed_tokens + 1  # the first row predicts the token after the first
+        found = self._collected.setdefault(seq.seq_id, {})
+        for row in range(piece.num_logits):
+            position = start + row
+            if position < seq.num_prompt_tokens:
+                found[position] = token_logprobs(
+                    output.logits(first_row + row),
+                    seq.token_ids[position],
+                    seq.sampling.num_logprobs or 0,
+                )
 
     def take(self, seq: Sequence) -> tuple[TokenLogprobs | None, ...] | None:
         """The whole prompt's entries, None for the first token; forgets them."""

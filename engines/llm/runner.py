@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,34 @@ class Batch:
         return int(self.input_ids.size)
 
 
+@dataclass(frozen=True, slots=True)
+class RaggedBatch:
+    """The inputs of one run over shared blocks: tokens of B sequences end to end.
+
+    Sequence b computes the tokens `cu_seqlens[b]` to `cu_seqlens[b + 1] - 1`, behind the
+    `past_lens[b]` tokens that its blocks already hold; its blocks have room for both.
+    """
+
+    input_ids: IntArray  # [T]
+    cu_seqlens: NDArray[np.int32]  # [B + 1]
+    past_lens: NDArray[np.int32]  # [B]
+    block_tables: NDArray[np.int32]  # [B, M] padded with -1
+    logit_indices: IntArray  # [R] of the T tokens, for which logits are computed
+
+    @property
+    def num_seqs(self) -> int:
+        return len(self.past_lens)
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def is_decode(self) -> bool:
+        """Whether every sequence computes one token."""
+        return self.num_tokens == self.num_seqs
+
+
 class RunOutput(Protocol):
     """Logits of the R rows that the batch asked for; valid until the runner's next call."""
 
@@ -50,11 +78,8 @@ class RunOutput(Protocol):
         ...
 
 
-class ModelRunner(Protocol):
-    """A compiled model with the states of its slots. `engines.backends` implements it."""
-
-    @property
-    def num_slots(self) -> int: ...
+class Runner(Protocol):
+    """A compiled model with its cache; it runs the batches that its kind of cache makes."""
 
     @property
     def max_context(self) -> int: ...
@@ -64,17 +89,51 @@ class ModelRunner(Protocol):
         """Tokens that can be sampled; padded columns of the head are cut off."""
         ...
 
+    def run(self, batch: Any, /) -> RunOutput:
+        """Compute one batch; one thread calls.
+
+        Raises:
+            RunFailed: The runtime rejected the inputs. The caches are then undefined.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the model and its caches."""
+        ...
+
+
+class BlockRunner(Runner, Protocol):
+    """A model with a cache of blocks, which `RaggedBatch`es name."""
+
+    @property
+    def num_blocks(self) -> int: ...
+
+    @property
+    def block_size(self) -> int:
+        """Tokens of a block."""
+        ...
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Cache memory that one token takes."""
+        ...
+
+    def run(self, batch: RaggedBatch, /) -> RunOutput: ...
+
+
+class ModelRunner(Runner, Protocol):
+    """A model with the states of its slots. `engines.backends` implements it."""
+
+    @property
+    def num_slots(self) -> int: ...
+
     @property
     def bytes_per_token(self) -> int:
         """Cache memory that one token of one slot takes."""
         ...
 
-    def run(self, batch: Batch) -> RunOutput:
-        """Compute one batch and write its keys and values into its slots; one thread calls.
-
-        Raises:
-            RunFailed: The runtime rejected the inputs. The caches are then undefined.
-        """
+    def run(self, batch: Batch, /) -> RunOutput:
+        """Compute one batch and write its keys and values into its slots."""
         ...
 
     def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
@@ -87,8 +146,4 @@ class ModelRunner(Protocol):
 
     def release_slot(self, slot: int) -> None:
         """Give the memory of a slot back to the system; its content is lost."""
-        ...
-
-    def close(self) -> None:
-        """Release the model and the memory of all slots."""
         ...

@@ -1,21 +1,22 @@
-"""What runs next: a decode step of all running sequences, or a chunk of one prompt.
+"""What runs next: a decode step of all running sequences, a chunk of one prompt, or both.
 
-At most one prompt is computed at a time, first come first served, its chunks taking turns with
-decode steps. Every sequence's `num_computed_tokens` catches up with its `num_tokens`; a sequence
+Where the cache is ragged, every run advances all that is running, and prompts as far as the chunk
+goes. Elsewhere one prompt is computed at a time, its chunks taking turns with decode steps. First
+come, first served. Every sequence's `num_computed_tokens` catches up with its `num_tokens`; one
 that gave way for want of memory catches up with its answer in the same way.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
-
-import numpy as np
+from typing import Any
 
 from engines.errors import ContextLengthExceeded
-from engines.llm.kv_cache import KVCache
-from engines.llm.runner import Batch
+from engines.llm.cache import Cache
+from engines.llm.piece import Piece
 from engines.llm.sequence import FinishReason, Sequence, SequenceStatus
 from engines.llm.speculation import PromptLookup
 
@@ -45,32 +46,37 @@ class SchedulerConfig:
 
 @dataclass(frozen=True, slots=True)
 class ScheduledBatch:
-    """A batch and the sequences it advances.
+    """A batch and the pieces of sequences in it, in the order of their rows of logits.
 
-    `sampled` are the sequences that get a token. Without a draft their rows of logits are the last
-    ones, behind prompt positions whose logprobs were asked for. With one, there is one sequence,
-    and its rows are the positions before the first token of the draft and behind each.
+    A sequence in `sampled` gets a token, from the row of its last token, or, with a draft, from
+    that before the first token of the draft, and further ones from the rows behind.
     """
 
-    batch: Batch
-    seqs: tuple[Sequence, ...]
+    batch: Any  # of the kind that the cache makes and the runner takes
+    pieces: tuple[Piece, ...]
     sampled: tuple[Sequence, ...]
-    num_new_tokens: int  # of each of `seqs`, the draft not counted
     draft: tuple[int, ...] = ()
 
     @property
-    def first_sampled_row(self) -> int:
-        return len(self.batch.logit_indices) - len(self.sampled) - len(self.draft)
+    def sampled_rows(self) -> list[int]:
+        """The rows of logits that the tokens of `sampled` are drawn from."""
+        rows, end = [], 0
+        sampled = set(self.sampled)
+        for piece in self.pieces:
+            end += piece.num_logits
+            if piece.seq in sampled:
+                rows.append(end - 1 - len(self.draft))
+        return rows
 
 
 class Scheduler:
     """Owns every sequence from `add` until it is finished."""
 
-    def __init__(self, config: SchedulerConfig, cache: KVCache) -> None:
+    def __init__(self, config: SchedulerConfig, cache: Cache) -> None:
         self.config = config
         self.cache = cache
         self.waiting: deque[Sequence] = deque()
-        self.prefilling: Sequence | None = None
+        self.prefilling: list[Sequence] = []  # one at a time, unless the cache is ragged
         self.running: list[Sequence] = []
         self.num_cache_queries = 0
         self.num_cache_hits = 0
@@ -109,6 +115,8 @@ class Scheduler:
 
     def schedule(self) -> ScheduledBatch | None:
         """The next run, or None when there is nothing to do."""
+        if self.cache.is_ragged:
+            return self._schedule_ragged()
         if self.running and self._decode_is_next:
             return self._schedule_decode()
         prefill = self._schedule_prefill()
@@ -118,11 +126,11 @@ class Scheduler:
 
     def update(self, scheduled: ScheduledBatch, token_ids: Rows[int]) -> None:
         """Record what a run computed and the tokens sampled from it, and end what has ended."""
-        for seq in scheduled.seqs:
-            seq.num_computed_tokens += scheduled.num_new_tokens
+        for piece in scheduled.pieces:
+            piece.seq.num_computed_tokens += piece.num_new_tokens
         for seq, token_id in zip(scheduled.sampled, token_ids, strict=True):
-            if seq is self.prefilling:
-                self.prefilling = None
+            if seq.status is SequenceStatus.PREFILLING:
+                self.prefilling.remove(seq)
                 seq.status = SequenceStatus.RUNNING
                 self.running.append(seq)
             if seq.sampling.max_tokens == 0:
@@ -142,55 +150,72 @@ class Scheduler:
             self._finish(seq, reason)
 
     def _schedule_prefill(self) -> ScheduledBatch | None:
-        seq = self.prefilling or self._admit()
+        seq = self.prefilling[0] if self.prefilling else self._admit()
         if seq is None:
             return None
         size = self._chunk_size(seq)
         if not self._reserve(seq, size):
             return None
-        start, end = seq.num_computed_tokens, seq.num_computed_tokens + size
-        is_last = end == seq.num_tokens
-        if seq.sampling.prompt_logprobs and start < seq.num_prompt_tokens:
-            logit_indices = np.arange(size)
-        else:
-            logit_indices = np.arange(size - 1, size) if is_last else np.arange(0)
-        assert seq.slot is not None
-        batch = Batch(
-            first_slot=seq.slot,
-            input_ids=np.array([seq.token_ids[start:end]], np.int64),
-            past_lens=np.array([start], np.int32),
-            logit_indices=logit_indices,
-        )
+        pieces = (Piece.chunk(seq, size),)
         self._decode_is_next = True
-        return ScheduledBatch(batch, (seq,), (seq,) if is_last else (), size)
+        return self._scheduled(pieces)
 
     def _schedule_decode(self) -> ScheduledBatch | None:
         self._decode_is_next = False
         self.cache.compact()
-        for seq in list(self.running):
-            if seq in self.running:  # an older one may have sent it back to wait
-                self._reserve(seq, 1)
+        self._reserve_running()
         if not self.running:
             return self._schedule_prefill()
         draft = self._draft()
         if draft:
             return self._schedule_verification(self.running[0], draft)
-        seqs = tuple(sorted(self.running, key=lambda seq: seq.slot or 0))
-        slots = np.array([seq.slot for seq in seqs], np.int64)
-        num_slots = int(slots[-1]) + 1
-        input_ids = np.zeros((num_slots, 1), np.int64)
-        input_ids[slots, 0] = [seq.token_ids[-1] for seq in seqs]
-        # An idle slot runs along; its junk row lands behind the tokens that it holds.
-        past_lens = np.array([self.cache.num_valid(slot) for slot in range(num_slots)], np.int32)
-        return ScheduledBatch(Batch(0, input_ids, past_lens, slots), seqs, seqs, 1)
+        batch, pieces = self.cache.decode([Piece.next_token(seq) for seq in self.running])
+        return ScheduledBatch(batch, pieces, tuple(piece.seq for piece in pieces))
+
+    def _schedule_ragged(self) -> ScheduledBatch | None:
+        self._reserve_running()
+        draft = self._draft()
+        if draft:
+            return self._schedule_verification(self.running[0], draft)
+        room = self._chunk
+        sizes: dict[Sequence, int] = {}
+        for seq in self._prompts():
+            size = min(room, seq.num_tokens - seq.num_computed_tokens)
+            if not self._reserve(seq, size):
+                break
+            sizes[seq] = size
+            room -= size
+            if not room:
+                break
+        # Only now: for the sake of an older prompt, a younger sequence may have given way.
+        pieces = [Piece.next_token(seq) for seq in self.running]
+        pieces += [Piece.chunk(seq, sizes[seq]) for seq in self.prefilling if seq in sizes]
+        return self._scheduled(tuple(pieces)) if pieces else None
+
+    def _scheduled(self, pieces: tuple[Piece, ...]) -> ScheduledBatch:
+        completed = tuple(piece.seq for piece in pieces if piece.is_last)
+        return ScheduledBatch(self.cache.batch(pieces), pieces, completed)
+
+    def _prompts(self) -> Iterator[Sequence]:
+        """The prompts that are being computed, and those that can be begun."""
+        for seq in list(self.prefilling):
+            if seq in self.prefilling:  # an older one may have sent it back to wait
+                yield seq
+        while (admitted := self._admit()) is not None:
+            yield admitted
+
+    def _reserve_running(self) -> None:
+        for seq in list(self.running):
+            if seq in self.running:  # an older one may have sent it back to wait
+                self._reserve(seq, 1)
 
     def _draft(self) -> list[int]:
         """What a sequence that has the engine to itself may say next."""
         if not self.config.max_draft_tokens or self.waiting or self.prefilling:
             return []
-        seq, *others = self.running
-        if others:
+        if len(self.running) != 1:
             return []
+        (seq,) = self.running
         # A run answers with one token more than its draft.
         left = min(
             seq.sampling.max_tokens - seq.num_output_tokens, self.max_tokens - seq.num_tokens
@@ -199,17 +224,12 @@ class Scheduler:
         return draft if self.cache.reserve(seq, 1 + len(draft)) else []
 
     def _schedule_verification(self, seq: Sequence, draft: list[int]) -> ScheduledBatch:
-        assert seq.slot is not None
-        batch = Batch(
-            first_slot=seq.slot,
-            input_ids=np.array([[seq.token_ids[-1], *draft]], np.int64),
-            past_lens=np.array([seq.num_computed_tokens], np.int32),
-            logit_indices=np.arange(1 + len(draft)),
-        )
-        return ScheduledBatch(batch, (seq,), (seq,), 1, tuple(draft))
+        piece = Piece(seq, [seq.token_ids[-1], *draft], 1 + len(draft), num_new_tokens=1)
+        return ScheduledBatch(self.cache.batch((piece,)), (piece,), (seq,), tuple(draft))
 
     def _admit(self) -> Sequence | None:
-        if not self.waiting or len(self.running) >= self.config.max_num_seqs:
+        num_active = len(self.running) + len(self.prefilling)
+        if not self.waiting or num_active >= self.config.max_num_seqs:
             return None
         seq = self.waiting[0]
         if not self.cache.allocate(seq):
@@ -218,12 +238,17 @@ class Scheduler:
         self.num_cache_queries += seq.num_prompt_tokens
         self.num_cache_hits += seq.num_cached_tokens
         seq.status = SequenceStatus.PREFILLING
-        self.prefilling = seq
+        self.prefilling.append(seq)
         return seq
 
-    def _chunk_size(self, seq: Sequence) -> int:
+    @property
+    def _chunk(self) -> int:
+        """Tokens of prompts that a run may take."""
         config = self.config
-        chunk = config.prefill_chunk_streaming if self.running else config.prefill_chunk
+        return config.prefill_chunk_streaming if self.running else config.prefill_chunk
+
+    def _chunk_size(self, seq: Sequence) -> int:
+        chunk = self._chunk
         remaining = seq.num_tokens - seq.num_computed_tokens
         if remaining == chunk + 1:
             return chunk - 1  # a tail of one token would meet the kernels of decode
@@ -241,7 +266,7 @@ class Scheduler:
 
     def _youngest(self, excluding: Sequence) -> Sequence | None:
         """The sequence that came last and after `excluding`; it gives way first."""
-        active = [*self.running, *([self.prefilling] if self.prefilling else [])]
+        active = [*self.running, *self.prefilling]
         later = [seq for seq in active if seq.seq_id > excluding.seq_id]
         return max(later, key=lambda seq: seq.seq_id, default=None)
 
@@ -269,9 +294,7 @@ class Scheduler:
     def _release(self, seq: Sequence) -> None:
         if seq.status is SequenceStatus.WAITING:
             self.waiting.remove(seq)
-        elif seq is self.prefilling:
-            self.prefilling = None
-        else:
-            self.running.remove(seq)
-        if seq.slot is not None:
-            self.cache.free(seq)
+            return
+        active = self.prefilling if seq.status is SequenceStatus.PREFILLING else self.running
+        active.remove(seq)
+        self.cache.free(seq)
