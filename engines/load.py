@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from engines.device import Device, choose_device, parse_device
 from engines.errors import EngineIncompatible
+from engines.llm.cache import Cache
 from engines.llm.engine import LLMEngine
-from engines.llm.runner import ModelRunner
+from engines.llm.kv_cache import KVCache
+from engines.llm.runner import Runner
 from engines.llm.scheduler import SchedulerConfig
 from engines.manifest import ChatSpec
 from engines.store import EngineFolder, check_files
 
+_RUNTIMES = {"cpu": "onnxruntime", "gpu": "onnxruntime-gpu"}  # by the extra that installs it
 _CACHE_SHARE = 0.5  # of the memory that is free when the engine is loaded
 
 
@@ -24,12 +27,12 @@ _CACHE_SHARE = 0.5  # of the memory that is free when the engine is loaded
 class EngineOptions:
     """How to run an engine; what is None is chosen from the machine and the manifest."""
 
-    max_num_seqs: int = 8
+    max_num_seqs: int | None = None
     num_threads: int | None = None  # None: the physical cores that this process may use
-    kv_cache_memory: int | None = None  # bytes; None: half of the free memory
+    kv_cache_memory: int | None = None  # bytes; None: half of the free memory; on a GPU its share
     max_context: int | None = None  # tokens; None: the engine's own
-    prefill_chunk: int = 128
-    prefill_chunk_streaming: int = 64
+    prefill_chunk: int | None = None
+    prefill_chunk_streaming: int | None = None
     max_draft_tokens: int = 0  # of a stream that runs alone; 0 is off
     verify_files: bool = True
     device: str = "auto"  # or cpu, cuda, cuda:N
@@ -47,6 +50,35 @@ class EngineOptions:
                 f"gpu_memory_utilization is {self.gpu_memory_utilization}, but it must be above 0 "
                 "and at most 1"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLimits:
+    """How much runs at a time: sequences, and tokens of prompts."""
+
+    max_num_seqs: int
+    prefill_chunk: int
+    prefill_chunk_streaming: int
+
+    def with_options(self, options: EngineOptions) -> RunLimits:
+        """The same with what the caller asked for."""
+        asked = {field.name: getattr(options, field.name) for field in fields(self)}
+        return replace(self, **{name: value for name, value in asked.items() if value is not None})
+
+    def at_most(self, max_num_seqs: int) -> RunLimits:
+        return replace(self, max_num_seqs=min(self.max_num_seqs, max_num_seqs))
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A model that a backend has loaded, what its sequences are kept in, and how much it runs."""
+
+    runner: Runner
+    kv_cache: Cache
+    limits: RunLimits
+
+
+CPU_LIMITS = RunLimits(max_num_seqs=8, prefill_chunk=128, prefill_chunk_streaming=64)
 
 
 def load_llm_engine(folder: EngineFolder, options: EngineOptions) -> LLMEngine:
@@ -67,19 +99,19 @@ def load_llm_engine(folder: EngineFolder, options: EngineOptions) -> LLMEngine:
     check_files(folder, contents=False)
     with ThreadPoolExecutor(1) as executor:
         check = executor.submit(check_files, folder) if options.verify_files else None
-        runner = open_runner(folder, spec, options, device)
+        opened = open_runner(folder, spec, options, device)
         if check is not None:
             check.result()
-    limit = options.kv_cache_memory or int(available_memory() * _CACHE_SHARE)
+    limits = opened.limits
     config = SchedulerConfig(
-        max_num_seqs=options.max_num_seqs,
-        max_context=runner.max_context,
-        prefill_chunk=options.prefill_chunk,
-        prefill_chunk_streaming=options.prefill_chunk_streaming,
+        max_num_seqs=limits.max_num_seqs,
+        max_context=opened.runner.max_context,
+        prefill_chunk=limits.prefill_chunk,
+        prefill_chunk_streaming=limits.prefill_chunk_streaming,
         max_draft_tokens=options.max_draft_tokens,
         eos_token_ids=frozenset(spec.eos_token_ids),
     )
-    return LLMEngine(runner, config, limit, device=str(device))
+    return LLMEngine(opened.runner, config, opened.kv_cache, device=str(device))
 
 
 def require_chat(folder: EngineFolder) -> ChatSpec:
@@ -121,7 +153,21 @@ def available_memory() -> int:
     return max(free, 0)
 
 
-def require_onnxruntime() -> None:
+def checked_context(spec: ChatSpec, options: EngineOptions) -> int:
+    """Tokens of a sequence: what is asked for, or what the engine was compiled for.
+
+    Raises:
+        EngineIncompatible: It was compiled for fewer.
+    """
+    max_context = options.max_context or spec.max_context
+    if max_context > spec.max_context:
+        raise EngineIncompatible(
+            f"max_context is {max_context}, but the engine was compiled for {spec.max_context}"
+        )
+    return max_context
+
+
+def require_onnxruntime(extra: str = "cpu") -> None:
     """Refuse where the runtime is not installed.
 
     Raises:
@@ -130,27 +176,44 @@ def require_onnxruntime() -> None:
     if find_spec("onnxruntime") is None:
         raise EngineIncompatible(
             "this engine runs on ONNX Runtime, which is not installed: "
-            "`pip install onnxruntime`, or `pip install 'enginery[cpu]'`"
+            f"`pip install {_RUNTIMES[extra]}`, or `pip install 'enginery[{extra}]'`"
         )
 
 
 def _open_ort_cpu(
     folder: EngineFolder, spec: ChatSpec, options: EngineOptions, device: Device
-) -> ModelRunner:
+) -> Opened:
     require_onnxruntime()
     from engines.backends.ort import OrtCpuRunner
 
-    max_context = options.max_context or spec.max_context
-    if max_context > spec.max_context:
-        raise EngineIncompatible(
-            f"max_context is {max_context}, but the engine was compiled for {spec.max_context}"
-        )
+    max_context = checked_context(spec, options)
+    limits = CPU_LIMITS.with_options(options)
     # Twice the slots of running sequences: the others keep prefixes for later prompts.
-    num_slots = 2 * options.max_num_seqs
+    num_slots = 2 * limits.max_num_seqs
     num_threads = options.num_threads or physical_cores()
-    return OrtCpuRunner(folder.path / spec.graph, spec, num_slots, max_context, num_threads)
+    runner = OrtCpuRunner(folder.path / spec.graph, spec, num_slots, max_context, num_threads)
+    memory = options.kv_cache_memory or int(available_memory() * _CACHE_SHARE)
+    return Opened(runner, KVCache(runner, memory), limits)
 
 
-_BACKENDS: dict[str, Callable[[EngineFolder, ChatSpec, EngineOptions, Device], ModelRunner]] = {
+def _open_cuda(
+    folder: EngineFolder, spec: ChatSpec, options: EngineOptions, device: Device
+) -> Opened:
+    from engines.load_gpu import open_cuda
+
+    return open_cuda(folder, spec, options, device)
+
+
+def _open_tensorrt(
+    folder: EngineFolder, spec: ChatSpec, options: EngineOptions, device: Device
+) -> Opened:
+    from engines.load_gpu import open_tensorrt
+
+    return open_tensorrt(folder, spec, options, device)
+
+
+_BACKENDS: dict[str, Callable[[EngineFolder, ChatSpec, EngineOptions, Device], Opened]] = {
     "ort-cpu": _open_ort_cpu,
+    "cuda": _open_cuda,
+    "tensorrt": _open_tensorrt,
 }

@@ -88,8 +88,13 @@ class ServerConfig:
         ),
     ] = False
     max_num_seqs: Annotated[
-        int, _flag("answers that a language model writes at a time", _ENGINE)
-    ] = 8
+        int | None,
+        _flag(
+            "answers that a language model writes at a time; default: 8 on a CPU, 256 on a GPU, "
+            "32 there with slots",
+            _ENGINE,
+        ),
+    ] = None
     kv_cache_memory: Annotated[
         int | None,
         _flag(
@@ -106,11 +111,21 @@ class ServerConfig:
         int | None, _flag("threads of an engine; default: the physical cores", _ENGINE)
     ] = None
     prefill_chunk: Annotated[
-        int, _flag("prompt tokens computed at a time while nothing streams", _ENGINE)
-    ] = 128
+        int | None,
+        _flag(
+            "prompt tokens computed at a time while nothing streams; default: 128 on a CPU, 2048 "
+            "on a GPU, 512 there with slots",
+            _ENGINE,
+        ),
+    ] = None
     prefill_chunk_streaming: Annotated[
-        int, _flag("prompt tokens computed between two steps of running streams", _ENGINE)
-    ] = 64
+        int | None,
+        _flag(
+            "prompt tokens computed between two steps of running streams; default: 64 on a CPU, "
+            "512 on a GPU, 256 there with slots",
+            _ENGINE,
+        ),
+    ] = None
     max_draft_tokens: Annotated[
         int, _flag("tokens guessed ahead for a stream that runs alone; 0 is off", _ENGINE)
     ] = 0

@@ -1,0 +1,75 @@
+"""A batch over slots as graphs take it: GroupQueryAttention's inputs, or the standard ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.backends.gpu_session import length_bucket
+from engines.llm.runner import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class SlotInputs:
+    """The graph's inputs but for the states.
+
+    Decode steps of as many slots that look about as far have one `graph_key`, and may be replayed.
+    """
+
+    on_device: dict[str, NDArray[Any]]
+    on_host: dict[str, NDArray[Any]]
+    graph_key: int | None
+
+
+DescribeBatch = Callable[[Batch, int], SlotInputs]
+"""The inputs of a batch, given the rows of a slot that may be looked at."""
+
+
+def group_query_inputs(batch: Batch, num_rows: int) -> SlotInputs:
+    """What a graph with GroupQueryAttention is told."""
+    size = batch.input_ids.shape[1]
+    key, longest = _graph_key(batch, num_rows)
+    return SlotInputs(
+        on_device={
+            "input_ids": batch.input_ids,
+            "seqlens_k": batch.past_lens + np.int32(size - 1),
+            "logit_indices": batch.logit_indices.astype(np.int64, copy=False),
+        },
+        on_host={"total_sequence_length": np.array(longest, np.int32)},
+        graph_key=key,
+    )
+
+
+def standard_inputs(batch: Batch, num_rows: int) -> SlotInputs:
+    """What a graph of standard operators is told: see `export.qwen.standard_attention`."""
+    size = batch.input_ids.shape[1]
+    key, longest = _graph_key(batch, num_rows)
+    past = batch.past_lens.astype(np.int64)
+    # Prompts look in few lengths too, so that a plan prepares for few shapes.
+    visible = longest if key is not None else length_bucket(longest, num_rows)
+    return SlotInputs(
+        on_device={
+            "input_ids": batch.input_ids,
+            "position_ids": past[:, None] + np.arange(size),
+            "write_indices": past,
+            "cache_positions": np.arange(visible),
+            "logit_indices": batch.logit_indices.astype(np.int64, copy=False),
+        },
+        on_host={},
+        graph_key=key,
+    )
+
+
+def _graph_key(batch: Batch, num_rows: int) -> tuple[int | None, int]:
+    """The key of a decode step, and how far it looks; None and the exact length for a prompt."""
+    num_slots, size = batch.input_ids.shape
+    longest = int(batch.past_lens.max()) + size
+    is_decode = size == 1 and batch.first_slot == 0
+    if not is_decode or len(batch.logit_indices) > num_slots:
+        return None, longest
+    bound = length_bucket(longest, num_rows)
+    return 1 + len(batch.logit_indices) + 1024 * num_slots + (1 << 24) * bound.bit_length(), bound

@@ -1,0 +1,66 @@
+"""A machine with a GPU made of host memory, and the same checkpoint compiled for all targets."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engines.manifest import Manifest, read_manifest, write_manifest
+from engines.store import EngineFolder
+from export.checkpoint import open_checkpoint
+from export.compile import CompileOptions, compile_engine, plan_compilation
+from export.precision import NodePrecision
+from export.qwen.target import GraphTarget
+from export.report import QuietProgress
+from tests.checkpoints import Family, make_checkpoint
+from tests.gpu.host_cuda import HostCuda
+
+CompileTiny = Callable[..., EngineFolder]
+
+
+@pytest.fixture
+def host_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostCuda]:
+    """CUDA over host memory; all of it has to be given back."""
+    cuda = HostCuda()
+    for name, module in cuda.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    yield cuda
+    assert not cuda.blocks, "memory of the device was not given back"
+
+
+@pytest.fixture(scope="session")
+def compile_tiny(tmp_path_factory: pytest.TempPathFactory) -> CompileTiny:
+    """`compile_tiny(family, target, cache)`: an engine in fp32, whatever the target offers."""
+    made: dict[tuple[str, ...], EngineFolder] = {}
+    checkpoints: dict[str, Path] = {}
+
+    def compile_tiny(family: Family, target: str = "ort-cpu", cache: str = "slots") -> EngineFolder:
+        if family not in checkpoints:
+            folder = tmp_path_factory.mktemp("checkpoint") / family
+            checkpoints[family] = make_checkpoint(folder, family)
+        key = (family, target, cache)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("engine")
+            manifest = _compile(checkpoints[family], folder, target, cache)
+            write_manifest(manifest, folder)
+            made[key] = EngineFolder(folder, read_manifest(folder))
+        return made[key]
+
+    return compile_tiny
+
+
+def _compile(checkpoint: Path, folder: Path, target: str, cache: str) -> Manifest:
+    precision = "bf16" if target == "cuda" else "fp32"
+    options = CompileOptions(engine_id="tiny", precision=precision, target=target)
+    plan = plan_compilation(open_checkpoint(checkpoint, "tiny"), options)
+    if target == "cuda":  # its kernels have no fp32, but numpy has
+        plan = replace(
+            plan,
+            node_precision=NodePrecision("fp32", for_gpu=True),
+            graph_target=GraphTarget("cuda", "float32", cache),
+        )
+    return compile_engine(plan, folder, QuietProgress())
