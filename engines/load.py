@@ -16,7 +16,7 @@ from engines.llm.engine import LLMEngine
 from engines.llm.kv_cache import KVCache
 from engines.llm.runner import Runner
 from engines.llm.scheduler import SchedulerConfig
-from engines.manifest import ChatSpec
+from engines.manifest import ChatSpec, Target
 from engines.store import EngineFolder, check_files
 
 _RUNTIMES = {"cpu": "onnxruntime", "gpu": "onnxruntime-gpu"}  # by the extra that installs it
@@ -85,21 +85,19 @@ def load_llm_engine(folder: EngineFolder, options: EngineOptions) -> LLMEngine:
     """Load the engine of a folder; hashing its files and opening its graph run side by side.
 
     Raises:
-        EngineError: It is not a language model, its target has no backend here, a file changed,
+        EngineError: It is not a language model, it cannot run on the device, a file changed,
             or `max_context` is larger than the engine's.
     """
     manifest, spec = folder.manifest, require_chat(folder)
-    open_runner = _BACKENDS.get(manifest.target)
-    if open_runner is None:
-        raise EngineIncompatible(
-            f"{folder.path} was built for {manifest.target}, but this release runs "
-            f"{', '.join(_BACKENDS)}: export the checkpoint again"
-        )
     device = choose_device(manifest.target, parse_device(options.device))
     check_files(folder, contents=False)
+    # A plan that is built anew is another file than the manifest of now says.
+    checks_beside = options.verify_files and not options.rebuild
+    if options.verify_files and not checks_beside:
+        check_files(folder)
     with ThreadPoolExecutor(1) as executor:
-        check = executor.submit(check_files, folder) if options.verify_files else None
-        opened = open_runner(folder, spec, options, device)
+        check = executor.submit(check_files, folder) if checks_beside else None
+        opened = _BACKENDS[manifest.target](folder, spec, options, device)
         if check is not None:
             check.result()
     limits = opened.limits
@@ -212,7 +210,7 @@ def _open_tensorrt(
     return open_tensorrt(folder, spec, options, device)
 
 
-_BACKENDS: dict[str, Callable[[EngineFolder, ChatSpec, EngineOptions, Device], Opened]] = {
+_BACKENDS: dict[Target, Callable[[EngineFolder, ChatSpec, EngineOptions, Device], Opened]] = {
     "ort-cpu": _open_ort_cpu,
     "cuda": _open_cuda,
     "tensorrt": _open_tensorrt,

@@ -1,4 +1,4 @@
-"""Open a language model on a GPU: find the device, load the graph, size the cache."""
+"""Open a language model on a GPU: find the device, load the graph, size the cache.
 
 Nothing here has run on a GPU yet (docs/gpu.md).
 """
@@ -44,7 +44,7 @@ def open_cuda(
             f"{folder.path} computes in bfloat16, which needs compute capability 8.0, but "
             f"{gpu.name} has {gpu.compute_capability}: export it with --precision fp16"
         )
-    stream = Stream()
+    stream = Stream(gpu.index)
     session = OrtGpuSession(folder.path / spec.graph, gpu.index, stream.handle)
     if spec.kv_cache == "blocks":
         return open_paged(session, stream, spec, options, gpu.total_memory)
@@ -71,7 +71,7 @@ def open_tensorrt(
 
     gpu = find_gpu(device)
     plan = chat_plan(folder, spec, gpu, rebuild=options.rebuild)
-    stream = Stream()
+    stream = Stream(gpu.index)
     session = TensorRTSession(plan, stream)
     num_rows = spec.max_context + spec.spare_rows  # a plan has them fixed
     return open_slots(session, stream, spec, options, gpu.total_memory, standard_inputs, num_rows)
@@ -155,6 +155,8 @@ def open_slots(
     budget = _budget(free_memory() - rows, total_memory, options)
     num_slots = min(2 * limits.max_num_seqs, budget // one)
     if num_slots < _MIN_SLOTS:
+        session.close()
+        stream.close()
         raise EngineIncompatible(
             f"{max(budget, 0) / 1e9:.1f} GB of the GPU's memory are left for the KV cache, but a "
             f"sequence takes {one / 1e9:.1f} GB, and there have to be {_MIN_SLOTS}: export the "

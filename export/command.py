@@ -27,6 +27,7 @@ from export.diffusion.lora.merge import merge_loras
 from export.diffusion.quantization.prompts import read_calibration_prompts
 from export.errors import CheckpointError, ExportError
 from export.hub import download_checkpoint, is_hub_id
+from export.plans import add_plans
 from export.progress import Progress
 from export.report import Summary, print_json, print_table
 from export.verification import check_bars, run_verification
@@ -61,7 +62,7 @@ def export_engine(config: ExportConfig, progress: Progress) -> Summary:
     build = plan(source, engine_id, config)
     target = config.output / slug(engine_id)
     with workspace(target, force=config.force) as folder:
-        compiled = build(folder, progress)
+        compiled = add_plans(build(folder, progress), folder, progress)
         result = _verify(compiled, folder, source, config, progress)
         manifest = msgspec.structs.replace(
             compiled,
@@ -191,6 +192,8 @@ def _verify(
     """The report, or the sentence that says why there is none; bars hold unless forced."""
     if not config.verify:
         return VerificationResult(skipped="the export was asked not to verify")
+    if manifest.verification_skipped is not None:
+        return VerificationResult(skipped=manifest.verification_skipped)
     if manifest.target != "ort-cpu":
         return VerificationResult(
             skipped=f"engines for {manifest.target} are verified where there is a GPU, by "

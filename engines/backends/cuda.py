@@ -98,13 +98,19 @@ class Buffer:
 class Stream:
     """A queue of work on the current GPU; `handle` is what runtimes take."""
 
-    def __init__(self) -> None:
+    def __init__(self, device_index: int = 0) -> None:
         self._runtime = _runtime()
+        self._device_index = device_index
+        self.use()
         self._stream = _check(self._runtime.cudaStreamCreate())
 
     @property
     def handle(self) -> int:
         return int(self._stream)
+
+    def use(self) -> None:
+        """Make its GPU the current one: each thread has to say so before it takes memory."""
+        _check(self._runtime.cudaSetDevice(self._device_index))
 
     def synchronize(self) -> None:
         """Wait for everything queued.

@@ -86,6 +86,7 @@ class GpuPagedRunner:
             self._caches[state.input] = Buffer(num_blocks * self.block_size * row)
 
     def run(self, batch: RaggedBatch, /) -> GpuLogits:
+        self._stream.use()
         inputs = pack(batch, self.block_size, self.max_context)
         num_rows = len(inputs.logit_indices)
         if self._outputs.reserve(num_rows):

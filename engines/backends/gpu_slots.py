@@ -71,8 +71,9 @@ class GpuSlotRunner:
         return self._slots.bytes_per_token
 
     def run(self, batch: Batch, /) -> GpuLogits:
+        self._stream.use()
         inputs = self._describe(batch, self._num_rows)
-        num_rows = len(batch.logit_indices)
+        num_rows = inputs.num_logits
         if self._outputs.reserve(num_rows):
             self._replayed.clear()
         arrays = inputs.on_device
@@ -91,12 +92,13 @@ class GpuSlotRunner:
             if inputs.graph_key is not None:
                 self._replayed[inputs.graph_key] = binding
         self._session.run(binding, inputs.graph_key)
-        return self._outputs.fetch(num_rows, np.arange(num_rows))
+        return self._outputs.fetch(num_rows, np.arange(len(batch.logit_indices)))
 
     def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
         self._slots.copy(source, target, num_tokens)
 
     def swap_slots(self, first: int, second: int, num_first: int, num_second: int) -> None:
+        self._stream.use()
         self._slots.swap(first, second, num_first, num_second)
 
     def release_slot(self, slot: int) -> None:

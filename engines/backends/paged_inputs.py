@@ -62,7 +62,8 @@ def pack(batch: RaggedBatch, block_size: int, max_context: int) -> PagedInputs:
         past_sequence_lengths=batch.past_lens,
         block_table=batch.block_tables,
         slot_mapping=slots,
-        logit_indices=batch.logit_indices,
+        # One row of logits at least: not every kernel takes none.
+        logit_indices=batch.logit_indices if batch.logit_indices.size else np.zeros(1, np.int64),
         attention_metadata=bounds,
         graph_key=None,
     )

@@ -24,6 +24,11 @@ class SlotInputs:
     on_host: dict[str, NDArray[Any]]
     graph_key: int | None
 
+    @property
+    def num_logits(self) -> int:
+        """Rows of logits that are computed: one at least, whether it is wanted or not."""
+        return len(self.on_device["logit_indices"])
+
 
 DescribeBatch = Callable[[Batch, int], SlotInputs]
 """The inputs of a batch, given the rows of a slot that may be looked at."""
@@ -37,7 +42,7 @@ def group_query_inputs(batch: Batch, num_rows: int) -> SlotInputs:
         on_device={
             "input_ids": batch.input_ids,
             "seqlens_k": batch.past_lens + np.int32(size - 1),
-            "logit_indices": batch.logit_indices.astype(np.int64, copy=False),
+            "logit_indices": _logit_indices(batch),
         },
         on_host={"total_sequence_length": np.array(longest, np.int32)},
         graph_key=key,
@@ -57,11 +62,16 @@ def standard_inputs(batch: Batch, num_rows: int) -> SlotInputs:
             "position_ids": past[:, None] + np.arange(size),
             "write_indices": past,
             "cache_positions": np.arange(visible),
-            "logit_indices": batch.logit_indices.astype(np.int64, copy=False),
+            "logit_indices": _logit_indices(batch),
         },
         on_host={},
         graph_key=key,
     )
+
+
+def _logit_indices(batch: Batch) -> NDArray[np.int64]:
+    indices: NDArray[np.int64] = batch.logit_indices.astype(np.int64, copy=False)
+    return indices if indices.size else np.zeros(1, np.int64)
 
 
 def _graph_key(batch: Batch, num_rows: int) -> tuple[int | None, int]:

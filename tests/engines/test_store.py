@@ -127,8 +127,8 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
 
 def test_an_engine_for_another_target_is_refused_with_what_to_do(tmp_path):
     path = make_engine(tmp_path / "a", target="cuda")
-    with pytest.raises(EngineIncompatible, match=r"built for cuda, .* export the checkpoint"):
-        load_llm_engine(EngineFolder(path, read_manifest(path)), EngineOptions())
+    with pytest.raises(EngineIncompatible, match=r"built for cuda, .* --target ort-cpu"):
+        load_llm_engine(EngineFolder(path, read_manifest(path)), EngineOptions(device="cpu"))
 
 
 def test_a_graph_that_the_runtime_cannot_load_is_one_sentence(tmp_path):

@@ -18,6 +18,7 @@ from export.qwen.target import GraphTarget
 from export.report import QuietProgress
 from tests.checkpoints import Family, make_checkpoint
 from tests.gpu.host_cuda import HostCuda
+from tests.gpu.host_tensorrt import host_tensorrt as make_tensorrt
 
 CompileTiny = Callable[..., EngineFolder]
 
@@ -30,6 +31,13 @@ def host_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostCuda]:
         monkeypatch.setitem(sys.modules, name, module)
     yield cuda
     assert not cuda.blocks, "memory of the device was not given back"
+
+
+@pytest.fixture
+def host_tensorrt(host_cuda: HostCuda, monkeypatch: pytest.MonkeyPatch) -> HostCuda:
+    """TensorRT over the same; the device itself."""
+    monkeypatch.setitem(sys.modules, "tensorrt", make_tensorrt(host_cuda))
+    return host_cuda
 
 
 @pytest.fixture(scope="session")
