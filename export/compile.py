@@ -171,7 +171,7 @@ def _chat_spec(plan: CompilePlan) -> ChatSpec:
 
 
 def default_precision(
-    checkpoint: Checkpoint, target: Target
+    checkpoint: Checkpoint, target: Target = "ort-cpu"
 ) -> tuple[Layout, tuple[Override, ...]]:
     """What an export takes that asks for no precision: what a quantized checkpoint has, or int8.
 
