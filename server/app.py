@@ -16,6 +16,7 @@ from server.anthropic.errors import ROUTES, anthropic_error
 from server.auth import Authentication
 from server.config import ServerConfig
 from server.cors import CrossOrigin
+from server.docs_page import docs_page
 from server.errors import is_unexpected, to_api_error
 from server.form import FormReader
 from server.images.files import (
@@ -69,7 +70,7 @@ def create_app(
     metrics.watch(models)
     lifecycle = lifecycle or Lifecycle(models, config.drain_timeout)
     app = falcon.asgi.App()
-    app.add_middleware(RequestRecords(metrics))
+    app.add_middleware(RequestRecords(metrics, models))
     app.add_middleware(CrossOrigin(config.cors_origins))
     keys = config.api_keys() if api_keys is None else api_keys
     app.add_middleware(Authentication(keys, config.api_auth))
@@ -94,7 +95,9 @@ def create_app(
     app.add_route("/ready", system.Ready(lifecycle))
     app.add_route("/metrics", system.MetricsPage(metrics))
     app.add_route("/version", system.Version(__version__))
-    app.add_route("/openapi.json", system.OpenApi(openapi_document(__version__)))
+    document = openapi_document(__version__)
+    app.add_route("/openapi.json", system.OpenApi(document))
+    app.add_route("/docs", system.DocsPage(docs_page(document)))
     return app
 
 

@@ -21,6 +21,7 @@ class ChatTask:
         sampling: How many answers, how sampled, where they end.
         answer_limit: Tokens of an answer; None for what the context has room for.
         is_limit_cut: Whether the limit may be more than the context has room for.
+        total_limit: Tokens of the prompt and an answer together, at most.
         num_logprobs: Most likely tokens to tell of each token; None for no logprobs.
         tools: What the template is given, in the form of chat requests; None for none.
         functions: Those that may be called.
@@ -40,6 +41,7 @@ class ChatTask:
     sampling: SamplingFields
     answer_limit: int | None = None
     is_limit_cut: bool = False
+    total_limit: int | None = None
     num_logprobs: int | None = None
     tools: list[dict[str, Any]] | None = None
     functions: list[Function] = field(default_factory=list)

@@ -10,9 +10,12 @@ from falcon.asgi import Request, Response
 from server.errors import ApiError
 
 _LOCAL_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
-_METHODS = "GET, POST, OPTIONS"
+_METHODS = "GET, POST, DELETE, OPTIONS"
 _HEADERS = "authorization, content-type, x-request-id"
-_EXPOSED = "x-request-id, retry-after"
+_EXPOSED = (
+    "x-request-id, request-id, openai-processing-ms, retry-after, retry-after-ms, "
+    "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests"
+)
 _MAX_AGE_S = "86400"
 
 

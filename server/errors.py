@@ -20,6 +20,7 @@ from engines.errors import (
 )
 
 RETRY_AFTER_S = "1"
+RETRY_HEADERS = {"Retry-After": RETRY_AFTER_S, "Retry-After-Ms": "1000"}
 _INTERNAL_MESSAGE = "The server failed to answer this request; the request id is in its log."
 _TYPES = {403: "permission_error", 429: "rate_limit_error"}
 _CODES = {
@@ -94,7 +95,7 @@ class ServerUnavailable(ApiError):
     """The server is draining, or the engine behind a model has stopped."""
 
     def __init__(self, message: str, code: str = "service_unavailable") -> None:
-        super().__init__(503, message, code=code, headers={"Retry-After": RETRY_AFTER_S})
+        super().__init__(503, message, code=code, headers=RETRY_HEADERS)
 
 
 def to_api_error(error: BaseException) -> ApiError:
@@ -126,8 +127,7 @@ def _from_request_error(error: RequestError) -> ApiError:
     if isinstance(error, ContextLengthExceeded):
         return ApiError(400, message, param=error.param, code="context_length_exceeded")
     if isinstance(error, QueueFull):
-        headers = {"Retry-After": RETRY_AFTER_S}
-        return ApiError(429, message, code="rate_limit_exceeded", headers=headers)
+        return ApiError(429, message, code="rate_limit_exceeded", headers=RETRY_HEADERS)
     code = "invalid_value" if isinstance(error, InvalidRequest) else None
     return ApiError(400, message, param=error.param, code=code)
 

@@ -51,6 +51,11 @@ class RequestRecord:
         self._last_step: float | None = None
 
     @property
+    def elapsed_s(self) -> float:
+        """Since the request came."""
+        return time.perf_counter() - self._start
+
+    @property
     def model_id(self) -> str | None:
         """`ServedModel.id` of the model that answers; set by the route that found it."""
         return self._model_id

@@ -37,6 +37,7 @@ from server.schema.tokenize import DetokenizedText, DetokenizeRequest, TokenizeR
 
 JSON = "application/json"
 _METRICS = "text/plain"
+_HTML = "text/html"
 _PICTURES = ("image/png", "image/jpeg", "image/webp")
 
 
@@ -224,4 +225,5 @@ OPERATIONS = (
     ),
     Operation(method="get", path="/version", summary="Tell the release", response=Version),
     Operation(method="get", path="/openapi.json", summary="This document"),
+    Operation(method="get", path="/docs", summary="The same as a page", media_types=(_HTML,)),
 )

@@ -15,6 +15,8 @@ from server.text.chat_format import ReasoningCounter, ReasoningState
 from server.text.constraints import AfterReasoning, WithinCalls
 from server.text.grammar import GrammarSpec
 from server.text.parsing.answer_parser import AnswerParser
+from server.text.parsing.events import AnswerReader
+from server.text.parsing.react import OBSERVATION, THOUGHT, ReactParser
 from server.text.parsing.reasoning import ReasoningParser
 from server.text.tool_calls import (
     CallForm,
@@ -25,6 +27,8 @@ from server.text.tool_calls import (
     new_call_parser,
 )
 
+_LONGEST_THOUGHT_MARK = 16  # tokens of a small vocabulary
+
 
 @dataclass(frozen=True, slots=True)
 class OutputFormat:
@@ -33,11 +37,13 @@ class OutputFormat:
     Attributes:
         new_constraint: None where every token may come.
         new_parser: Reads an answer's text.
+        stops: Strings that end an answer, beside those of the request.
         new_counter: Counts the tokens of the reasoning; None where there is none.
     """
 
     new_constraint: Callable[[], TokenConstraint] | None
-    new_parser: Callable[[], AnswerParser]
+    new_parser: Callable[[], AnswerReader]
+    stops: tuple[str, ...]
     new_counter: Callable[[], ReasoningCounter] | None
 
 
@@ -55,11 +61,25 @@ def output_format(model: ChatModel, task: ChatTask, prompt: list[int]) -> Output
     answer = _answer_constraint(model, task, form, functions)
     return OutputFormat(
         _behind_reasoning(model, task, state, answer),
-        lambda: AnswerParser(
-            None if form is None else new_call_parser(form, functions),
-            None if state == "none" else ReasoningParser(is_open=state == "open"),
-        ),
+        _new_parser(model, form, functions, state, prompt),
+        (OBSERVATION,) if form == "react" else (),
         _counter(model, state),
+    )
+
+
+def _new_parser(
+    model: ChatModel,
+    form: CallForm | None,
+    functions: list[Function],
+    state: ReasoningState,
+    prompt: list[int],
+) -> Callable[[], AnswerReader]:
+    if form == "react":
+        is_thinking = model.text.decode(prompt[-_LONGEST_THOUGHT_MARK:]).endswith(f"\n{THOUGHT}")
+        return lambda: ReactParser(is_thinking=is_thinking)
+    return lambda: AnswerParser(
+        None if form is None else new_call_parser(form, functions),
+        None if state == "none" else ReasoningParser(is_open=state == "open"),
     )
 
 

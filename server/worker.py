@@ -114,6 +114,11 @@ class EngineWorker(ABC, Generic[EngineT, JobT, OutputT]):
         return self.failure is None and thread is not None and thread.is_alive()
 
     @property
+    def max_num_jobs(self) -> int:
+        """Unfinished jobs, at most."""
+        return self._max_num_jobs
+
+    @property
     def num_running(self) -> int:
         """Unfinished jobs, as far as the engine runs so many at a time."""
         return min(len(self._streams), self._max_num_running)

@@ -20,8 +20,7 @@ from server.schema.anthropic_answer import (
     TextDelta,
     ThinkingDelta,
 )
-from server.text.parsing.answer_parser import AnswerParser
-from server.text.parsing.events import CallBegin, Content, Event, Reasoning
+from server.text.parsing.events import AnswerReader, CallBegin, Content, Event, Reasoning
 
 
 class ContentBlocks:
@@ -31,7 +30,7 @@ class ContentBlocks:
         parser: A fresh one.
     """
 
-    def __init__(self, parser: AnswerParser) -> None:
+    def __init__(self, parser: AnswerReader) -> None:
         self.blocks: list[ContentBlock] = []
         self._parser = parser
         self._is_open = False  # the last block goes on

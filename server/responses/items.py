@@ -31,8 +31,7 @@ from server.schema.response_items import (
     ReasoningText,
 )
 from server.schema.usage import TokenLogprob
-from server.text.parsing.answer_parser import AnswerParser
-from server.text.parsing.events import CallBegin, Content, Event, Reasoning
+from server.text.parsing.events import AnswerReader, CallBegin, Content, Event, Reasoning
 
 
 class OutputItems:
@@ -43,7 +42,7 @@ class OutputItems:
         seals_reasoning: Whether reasoning is also given as `encrypted_content`.
     """
 
-    def __init__(self, parser: AnswerParser, *, seals_reasoning: bool) -> None:
+    def __init__(self, parser: AnswerReader, *, seals_reasoning: bool) -> None:
         self.items: list[OutputItem] = []
         self._parser = parser
         self._seals_reasoning = seals_reasoning

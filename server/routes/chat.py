@@ -13,8 +13,8 @@ from server.routes.answering import AnswerIdentity, off_loop, respond
 from server.routes.chat_writer import ChatWriter
 from server.routes.conversing import begin_answers
 from server.schema.chat import ChatCompletionRequest
+from server.schema.chat_body import prepare
 from server.schema.decode import decode
-from server.schema.unsupported import CHAT, check_supported
 
 
 class ChatCompletions:
@@ -25,11 +25,10 @@ class ChatCompletions:
 
     async def on_post(self, req: Request, resp: Response) -> None:
         body = await req.get_media()
-        request = decode(body, ChatCompletionRequest)
+        request = decode(prepare(body), ChatCompletionRequest)
         model = self._models.find(request.model, ChatModel)
         req.context.record.model_id = model.id
         request.check()
-        check_supported(body, CHAT)
         task = await off_loop(req, _task, request, body)
         generation, output = await begin_answers(req, model, task)
         writer = ChatWriter(
@@ -50,6 +49,7 @@ def _task(request: ChatCompletionRequest, body: dict[str, Any]) -> ChatTask:
         messages=msgspec.to_builtins(request.messages),
         sampling=request,
         answer_limit=request.answer_limit,
+        total_limit=request.max_length,
         num_logprobs=request.num_logprobs,
         tools=_tools(request, body) if request.offers_tools else None,
         functions=request.offered_functions(),

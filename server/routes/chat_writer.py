@@ -29,8 +29,14 @@ from server.schema.chat_answer import (
 )
 from server.schema.tools import CalledFunction, FunctionDelta, MessageToolCall, ToolCallDelta
 from server.schema.usage import ChoiceLogprobs
-from server.text.parsing.answer_parser import AnswerParser
-from server.text.parsing.events import CallArguments, CallBegin, Content, Event, Reasoning
+from server.text.parsing.events import (
+    AnswerReader,
+    CallArguments,
+    CallBegin,
+    Content,
+    Event,
+    Reasoning,
+)
 from server.text.tokenizer import Tokenizer
 
 # Stands for a chunk's text while its frame is made; nothing behind the text looks like it.
@@ -40,7 +46,7 @@ _PLACEHOLDER = "\x00"
 class _Choice:
     """One streamed answer: its parser, and the halves of a chunk that text is put between."""
 
-    def __init__(self, parser: AnswerParser, frame: tuple[bytes, bytes]) -> None:
+    def __init__(self, parser: AnswerReader, frame: tuple[bytes, bytes]) -> None:
         self.parser = parser
         self.frame = frame
 
@@ -62,7 +68,7 @@ class ChatWriter(CompletionEvents):
         self,
         identity: AnswerIdentity,
         tokenizer: Tokenizer,
-        new_parser: Callable[[], AnswerParser],
+        new_parser: Callable[[], AnswerReader],
         *,
         has_logprobs: bool,
         includes_usage: bool,
@@ -136,7 +142,7 @@ class ChatWriter(CompletionEvents):
             message.tool_calls = [MessageToolCall(id=_call_id(), function=call) for call in calls]
         return message
 
-    def _finish_reason(self, reason: FinishReason, parser: AnswerParser) -> FinishReason:
+    def _finish_reason(self, reason: FinishReason, parser: AnswerReader) -> FinishReason:
         if reason != "stop" or not parser.num_calls:
             return reason
         return "function_call" if self._is_legacy else "tool_calls"

@@ -89,6 +89,8 @@ def _options(
     )
     if asked is not None:
         limit = min(limit, asked)
+    if task.total_limit is not None:
+        limit = min(limit, _room(len(prompt), task.total_limit))
     return GenerationOptions(
         sampling=sampling.sampling_params(
             model.text.generation_config,
@@ -97,8 +99,18 @@ def _options(
             num_logprobs=task.num_logprobs,
         ),
         num_choices=sampling.num_choices,
-        stops=sampling.stop_strings(),
+        stops=sampling.stop_strings(output.stops),
         skip_special_tokens=sampling.skip_special_tokens is not False,
         new_constraint=output.new_constraint,
         new_counter=output.new_counter,
     )
+
+
+def _room(num_prompt_tokens: int, total_limit: int) -> int:
+    if num_prompt_tokens >= total_limit:
+        raise ContextLengthExceeded(
+            f"max_length is {total_limit}, but the prompt alone has {num_prompt_tokens} tokens, "
+            "which leaves no room for an answer",
+            "max_length",
+        )
+    return total_limit - num_prompt_tokens

@@ -85,14 +85,15 @@ class MessageWriter:
     def _complete(self, generation: Generation) -> None:
         message = self._message
         message.usage = MessageUsage.of(generation.usage)
-        message.stop_sequence = generation.stop_string
+        # A call in lines of text ends with a stop string that is not the client's.
+        message.stop_sequence = None if self._blocks.has_calls else generation.stop_string
         message.stop_reason = self._stop_reason(generation)
 
     def _stop_reason(self, generation: Generation) -> StopReason:
         if self._end == "length":
             is_full = generation.usage.completion_tokens < self._max_tokens
             return "model_context_window_exceeded" if is_full else "max_tokens"
-        if generation.stop_string is not None:
+        if self._message.stop_sequence is not None:
             return "stop_sequence"
         return "tool_use" if self._blocks.has_calls else "end_turn"
 

@@ -80,6 +80,19 @@ class Version:
         resp.media = VersionBody(version=self._version)
 
 
+class DocsPage:
+    """The same for people, as HTML."""
+
+    def __init__(self, page: str) -> None:
+        self._page = page.encode()
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        resp.content_type = "text/html; charset=utf-8"
+        # Nothing of the page is code, and nothing is to be fetched for it.
+        resp.set_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+        resp.data = self._page
+
+
 class OpenApi:
     """The description of this API, generated from the Structs of the wire."""
 

@@ -20,12 +20,14 @@ ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "
 class ChatCompletionRequest(ToolFields, kw_only=True):
     """What a client sends. Beside OpenAI's fields: `top_k`, `min_p`, `repetition_penalty`,
     `ignore_eos`, `stop_token_ids`, `skip_special_tokens`, those of the chat template, those that
-    vLLM has for structured output, and `thinking_budget`, the most tokens of reasoning.
+    vLLM has for structured output, `thinking_budget`, the most tokens of reasoning, and Qwen's
+    `max_length`, the most tokens of prompt and answer together.
     """
 
     model: str
     messages: Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_length: Annotated[int, Meta(ge=1)] | None = None  # prompt and answer together
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     reasoning_effort: ReasoningEffort | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -53,6 +54,12 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     skip_special_tokens: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    # What OpenAI keeps for itself: taken, and without effect.
+    user: str | None = None
+    safety_identifier: str | None = None
+    metadata: dict[str, str] | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
 
     @property
     def num_choices(self) -> int:
@@ -70,9 +77,10 @@ class SamplingFields(msgspec.Struct, kw_only=True):
                 "stream_options",
             )
 
-    def stop_strings(self) -> StopStrings | None:
-        """The stop strings compiled, or None."""
-        stops = [self.stop] if isinstance(self.stop, str) else self.stop
+    def stop_strings(self, others: Sequence[str] = ()) -> StopStrings | None:
+        """The stop strings, and others that the model needs, compiled, or None."""
+        given = [self.stop] if isinstance(self.stop, str) else self.stop
+        stops = [*(given or ()), *others]
         return StopStrings(stops) if stops else None
 
     def sampling_params(

@@ -29,6 +29,8 @@ CHAT = _SAMPLING | {
     "chat_template": "a chat template in the request",
     "documents": "documents",
     "echo": "repeating the prompt",
+    "store": "storing chats (use /v1/responses)",
+    "verbosity": "another verbosity than medium (say in the prompt how long an answer should be)",
     "web_search_options": "web search",
 }
 COMPLETIONS = _SAMPLING | {
@@ -97,7 +99,12 @@ VARIATIONS = EDITS | {
     "prompt": "a prompt here (use /v1/images/edits)",
 }
 
-_NEUTRAL: dict[str, Any] = {"input_fidelity": "low", "length_penalty": 1.0, "min_tokens": 0}
+_NEUTRAL: dict[str, Any] = {
+    "input_fidelity": "low",
+    "length_penalty": 1.0,
+    "min_tokens": 0,
+    "verbosity": "medium",
+}
 _TEXT_MODALITIES: tuple[Any, ...] = (None, [], ["text"])
 
 

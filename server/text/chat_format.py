@@ -41,8 +41,8 @@ class ChatFormat:
     def of(cls, tokenizer: Tokenizer, template: str) -> ChatFormat:
         """The format that a template's source teaches."""
         return cls(
-            call_form(template),
-            tokenizer.token_id(CALL_BEGIN),
+            form := call_form(template),
+            None if form == "react" else tokenizer.token_id(CALL_BEGIN),
             _reasoning_tokens(tokenizer) if REASONING_END in template else None,
             tokenizer.token_id(_TURN_BEGIN),
         )

@@ -1,7 +1,8 @@
 """The forms in which Qwen models call functions: which one a template teaches, parsed and enforced.
 
-Both begin and end with the same marks. Between them is a JSON object (Hermes, Qwen2.5, Qwen3), or a
-function and its parameters as elements (Qwen3-Coder and later).
+Two begin and end with the same marks. Between them is a JSON object (Hermes, Qwen2.5, Qwen3), or a
+function and its parameters as elements (Qwen3-Coder and later). The first Qwen writes lines of text
+(`parsing/react.py`), one call an answer.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Any, Literal
 
 from server.text.parsing.events import CALL_BEGIN, CALL_END, CallParser
 from server.text.parsing.json_call import JsonCallParser
+from server.text.parsing.react import ACTION, INPUT, OBSERVATION
 from server.text.parsing.xml_call import XmlCallParser
 
-CallForm = Literal["json", "xml"]
+CallForm = Literal["json", "xml", "react"]
 
 # Just as templates write earlier calls, so that a model never begins a text it was not taught.
 _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -33,11 +35,13 @@ def call_form(template: str) -> CallForm | None:
     """The form that a chat template teaches; None where it teaches none."""
     if "<function=" in template:
         return "xml"
-    return "json" if CALL_BEGIN in template else None
+    if CALL_BEGIN in template:
+        return "json"
+    return "react" if INPUT in template else None
 
 
 def new_call_parser(form: CallForm, functions: Sequence[Function]) -> Callable[[], CallParser]:
-    """Makes a parser for each call."""
+    """Makes a parser for each call between marks."""
     if form == "json":
         return JsonCallParser
     schemas = {function.name: function.parameters for function in functions}
@@ -56,6 +60,8 @@ def calls_grammar(
     Raises:
         ValueError: The form cannot enforce a function's schema; the message says what of it.
     """
+    if form == "react":
+        return _react_grammar(functions)
     calls = "call more*" if is_parallel else "call"
     return "\n".join(
         [
@@ -106,6 +112,16 @@ def _body(form: CallForm, functions: Sequence[Function], marks_are_tokens: bool)
     for index, function in enumerate(functions):
         rules += write(f"f{index}", function)
     return rules
+
+
+def _react_grammar(functions: Sequence[Function]) -> str:
+    """A thought in one line, then an action and its input."""
+    choices = " | ".join(f"f{index}" for index in range(len(functions)))
+    rules = [f'start: /[^\\n]+/ "\\n" ({choices}) {_quote(chr(10) + OBSERVATION)}']
+    for index, function in enumerate(functions):
+        head = _quote(f"{ACTION} {function.name}\n{INPUT} ")
+        rules.append(f"f{index}: {head} {_json(_as_object(function.parameters))}")
+    return "\n".join(rules)
 
 
 def _json_rules(rule: str, function: Function) -> list[str]:

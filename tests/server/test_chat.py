@@ -246,6 +246,6 @@ def test_tokens_after_an_ignored_end_of_sequence_are_part_of_the_answer():
 
 
 def test_fields_that_no_one_knows_are_ignored():
-    extra = {"user": "me", "store": True, "metadata": {"a": "b"}, "new_in_2030": [1]}
+    extra = {"user": "me", "store": False, "metadata": {"a": "b"}, "new_in_2030": [1]}
     neutral = {"response_format": {"type": "text"}, "functions": [], "audio": None, "tools": None}
     assert converse(extra | neutral)["choices"]

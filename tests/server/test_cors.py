@@ -56,7 +56,7 @@ def test_a_preflight_needs_no_key_and_names_methods_and_headers():
     result = preflight(client(api_keys=["k"]), "http://localhost:3000")
     assert (result.status_code, result.text) == (204, "")
     assert result.headers["access-control-allow-origin"] == "http://localhost:3000"
-    assert {"GET", "POST", "OPTIONS"} == set(
+    assert {"GET", "POST", "DELETE", "OPTIONS"} == set(
         result.headers["access-control-allow-methods"].split(", ")
     )
     assert "x-stainless-os" in result.headers["access-control-allow-headers"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html.parser
+
 import falcon.inspect
 import jsonschema
 import pytest
@@ -99,3 +101,33 @@ def test_only_the_probes_and_pictures_by_url_need_no_key():
         for operation in methods.values():
             assert bool(operation["security"]) == (path not in {"/health", "/ready", IMAGE_FILE})
             assert ("401" in operation["responses"]) == bool(operation["security"])
+
+
+def test_the_page_shows_every_route_and_schema_and_fetches_nothing():
+    result = client().simulate_get("/docs")
+    assert result.headers["content-type"].startswith("text/html")
+    tags = TagReader()
+    tags.feed(result.text)
+    ids = {attributes["id"] for _, attributes in tags.found if "id" in attributes}
+    assert ids >= DOCUMENT["components"]["schemas"].keys()
+    assert len([name for name, _ in tags.found if name == "details"]) == len(OPERATIONS)
+    assert not {name for name, _ in tags.found} & {"script", "link", "img", "iframe"}
+    links = {attributes["href"] for name, attributes in tags.found if name == "a"}
+    assert links - {"/openapi.json"} <= {f"#{id}" for id in ids}, "no link leads nowhere"
+    assert tags.open == []
+
+
+class TagReader(html.parser.HTMLParser):
+    """The tags of a page, and those that were not closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.open = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag

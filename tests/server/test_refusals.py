@@ -60,7 +60,7 @@ CHAT = [
     ({"max_completion_tokens": 0}, "max_completion_tokens", "at least 1"),
     ({"top_logprobs": 2}, "top_logprobs", "it needs logprobs to be true"),
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "at most 20"),
-    ({"tools": [{"type": "web"}]}, "tools[0].type", 'it must be "function"'),
+    ({"tools": [{"type": "web"}]}, "tools[0].type", "functions are the only tools"),
     ({"tools": [{"type": "function"}]}, "tools[0].function", "is missing"),
     ({"tool_choice": "required"}, "tool_choice", "asks for a call, but tools is empty"),
     ({"tool_choice": "sometimes"}, "tool_choice", "none, auto, required or name a function"),
@@ -217,3 +217,45 @@ def test_more_answers_than_the_server_holds_are_refused():
     response = post(CHAT_PATH, said({"n": 4}), model=model)
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"store": True}, "store"),
+        ({"verbosity": "low"}, "verbosity"),
+        ({"audio": {"voice": "x"}}, "audio"),
+        ({"web_search_options": {"user_location": None}}, "web_search_options"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type"),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "image_url", "image_url": {"url": "http://x/y.png"}}],
+                    }
+                ]
+            },
+            "messages[0].content[0].type",
+        ),
+    ],
+)
+def test_what_this_server_does_not_have_is_an_unsupported_parameter(fields, param):
+    response = post(CHAT_PATH, said({}) | fields)
+    assert response.status_code == 400, response.text
+    error = response.json()["error"]
+    assert (error["param"], error["code"]) == (param, "unsupported_parameter")
+
+
+def test_what_openai_keeps_for_itself_is_taken_and_has_no_effect():
+    kept = {
+        "user": "me",
+        "safety_identifier": "me",
+        "metadata": {"a": "b"},
+        "service_tier": "flex",
+        "prompt_cache_key": "k",
+        "verbosity": "medium",
+        "store": False,
+    }
+    assert post(CHAT_PATH, said(kept)).status_code == 200

@@ -36,6 +36,20 @@ class CallArguments(NamedTuple):
 Event = Reasoning | Content | CallBegin | CallArguments
 
 
+class AnswerReader(Protocol):
+    """Reads one answer, however its text is cut."""
+
+    num_calls: int  # that are complete so far
+
+    def push(self, text: str) -> list[Event]:
+        """What the text made certain."""
+        ...
+
+    def flush(self) -> list[Event]:
+        """What was held back, at the end of the answer."""
+        ...
+
+
 class CallParser(Protocol):
     """Reads the body of one tool call, from behind the mark that begins it.
 
