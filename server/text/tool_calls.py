@@ -23,6 +23,9 @@ CallForm = Literal["json", "xml", "react"]
 _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
+_LONGEST_THOUGHT = 400  # characters before a forced call in lines of text
+
+
 @dataclass(frozen=True, slots=True)
 class Function:
     """A function that the model may call; `parameters` is a JSON schema, by default any object."""
@@ -117,7 +120,8 @@ def _body(form: CallForm, functions: Sequence[Function], marks_are_tokens: bool)
 def _react_grammar(functions: Sequence[Function]) -> str:
     """A thought in one line, then an action and its input."""
     choices = " | ".join(f"f{index}" for index in range(len(functions)))
-    rules = [f'start: /[^\\n]+/ "\\n" ({choices}) {_quote(chr(10) + OBSERVATION)}']
+    end = _quote(f"\n{OBSERVATION}")
+    rules = [f'start: /[^\\n]{{1,{_LONGEST_THOUGHT}}}/ "\\n" ({choices}) {end}']
     for index, function in enumerate(functions):
         head = _quote(f"{ACTION} {function.name}\n{INPUT} ")
         rules.append(f"f{index}: {head} {_json(_as_object(function.parameters))}")

@@ -3,43 +3,22 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-VERSION = "0.28.1"
+from tests.clients.conftest import OPENAI_0_28, run
+
 SCRIPT = Path(__file__).parent / "openai_0_28_script.py"
 
 
 @pytest.fixture(scope="module")
-def python(request):
-    """The interpreter of an environment with that client; kept in pytest's cache."""
-    folder = request.config.cache.mkdir(f"openai-{VERSION}-python{sys.version_info.minor}")
-    python = folder / "bin" / "python"
-    if not (python.exists() and (folder / "complete").exists()):
-        run([sys.executable, "-m", "venv", "--clear", str(folder)])
-        # A wheel of aiohttp, as building one takes a compiler.
-        only = ["--only-binary", "aiohttp", f"openai=={VERSION}"]
-        run([str(python), "-m", "pip", "install", "--quiet", *only])
-        (folder / "complete").touch()
-    return python
-
-
-@pytest.fixture(scope="module")
-def seen(python, server):
-    return json.loads(run([str(python), str(SCRIPT), server.base_url]))
-
-
-def run(command: list[str]) -> str:
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+def seen(openai_0_28, server):
+    return json.loads(run([str(openai_0_28), str(SCRIPT), server.base_url]))
 
 
 def test_a_chat_and_its_stream_say_the_same(seen):
-    assert seen["version"] == VERSION
+    assert seen["version"] == OPENAI_0_28
     assert seen["content"] == seen["streamed"]
     assert seen["first_delta"] == {"role": "assistant", "content": ""}
     assert seen["finish_reason"] == seen["stream_end"]
