@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
-from pathlib import Path
 
 from engines.device import Device, choose_device, parse_device
 from engines.errors import EngineIncompatible
@@ -16,6 +14,7 @@ from engines.llm.engine import LLMEngine
 from engines.llm.kv_cache import KVCache
 from engines.llm.runner import Runner
 from engines.llm.scheduler import SchedulerConfig
+from engines.machine import available_memory, usable_cores
 from engines.manifest import ChatSpec, Target
 from engines.store import EngineFolder, check_files
 
@@ -28,7 +27,7 @@ class EngineOptions:
     """How to run an engine; what is None is chosen from the machine and the manifest."""
 
     max_num_seqs: int | None = None
-    num_threads: int | None = None  # None: the physical cores that this process may use
+    num_threads: int | None = None  # None: the physical cores that this process may use, by quota
     kv_cache_memory: int | None = None  # bytes; None: half of the free memory; on a GPU its share
     max_context: int | None = None  # tokens; None: the engine's own
     prefill_chunk: int | None = None
@@ -124,33 +123,6 @@ def require_chat(folder: EngineFolder) -> ChatSpec:
     return manifest.chat
 
 
-def physical_cores() -> int:
-    """Physical cores that this process may run on; hyper-threads of one core count once."""
-    cores = set()
-    for cpu in os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ():
-        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
-        try:
-            package = (topology / "physical_package_id").read_text()
-            cores.add((package, (topology / "core_id").read_text()))
-        except OSError:
-            cores.add((str(cpu), ""))
-    return len(cores) or os.cpu_count() or 1
-
-
-def available_memory() -> int:
-    """Bytes that can be used without swapping, within the limit of the container if it has one."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-    limit, current = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and (text := limit.read_text().strip()).isdigit():
-        free = min(free, int(text) - int(current.read_text()))
-    return max(free, 0)
-
-
 def checked_context(spec: ChatSpec, options: EngineOptions) -> int:
     """Tokens of a sequence: what is asked for, or what the engine was compiled for.
 
@@ -188,7 +160,7 @@ def _open_ort_cpu(
     limits = CPU_LIMITS.with_options(options)
     # Twice the slots of running sequences: the others keep prefixes for later prompts.
     num_slots = 2 * limits.max_num_seqs
-    num_threads = options.num_threads or physical_cores()
+    num_threads = options.num_threads or usable_cores()
     runner = OrtCpuRunner(folder.path / spec.graph, spec, num_slots, max_context, num_threads)
     memory = options.kv_cache_memory or int(available_memory() * _CACHE_SHARE)
     return Opened(runner, KVCache(runner, memory), limits)

@@ -13,7 +13,8 @@ from engines.image.engine import ImageEngine
 from engines.image.runner import ImageRunner
 from engines.image.scheduler import ImageSchedulerConfig
 from engines.image.schedulers.schedule import NoiseSchedule
-from engines.load import physical_cores, require_onnxruntime
+from engines.load import require_onnxruntime
+from engines.machine import usable_cores
 from engines.manifest import ImageSpec
 from engines.store import EngineFolder, check_files
 
@@ -48,7 +49,7 @@ def load_image_engine(folder: EngineFolder, options: ImageEngineOptions) -> Imag
             its noise schedule is not supported.
         ValueError: A limit is too small for a single request.
     """
-    num_threads = options.num_threads or physical_cores()
+    num_threads = options.num_threads or usable_cores()
     config = ImageSchedulerConfig(
         max_num_images=options.max_num_images,
         max_rows=options.max_rows,

@@ -9,7 +9,7 @@ import numpy as np
 
 from engines.backends.ort import OrtCpuRunner
 from engines.llm.runner import Batch, RunOutput
-from engines.load import physical_cores
+from engines.machine import usable_cores
 from engines.manifest import ChatSpec
 from export.agreement import FloatArray
 
@@ -32,7 +32,7 @@ def greedy_answers(engine_dir: Path, spec: ChatSpec, prompts: list[list[int]]) -
     """
     length = min(MAX_ANSWER_TOKENS, spec.max_context - max(map(len, prompts)) + 1)
     runner = OrtCpuRunner(
-        engine_dir / spec.graph, spec, len(prompts), spec.max_context, physical_cores()
+        engine_dir / spec.graph, spec, len(prompts), spec.max_context, usable_cores()
     )
     rows = [_prefill(runner, slot, ids) for slot, ids in enumerate(prompts)]
     steps = [np.stack(rows)]  # each [n, num_tokens]

@@ -13,7 +13,7 @@ import numpy as np
 
 from engines.backends.ort import OrtCpuRunner
 from engines.llm.runner import Batch
-from engines.load import physical_cores
+from engines.machine import usable_cores
 from export.agreement import FloatArray
 from export.checkpoint import open_checkpoint
 from export.compile import CompileOptions, compile_engine, plan_compilation
@@ -79,7 +79,7 @@ def fp32_engine_logits(
     plan = plan_compilation(open_checkpoint(checkpoint, "reference"), options)
     spec = compile_engine(plan, scratch, QuietProgress()).chat
     assert spec is not None
-    runner = OrtCpuRunner(scratch / spec.graph, spec, 1, length, physical_cores())
+    runner = OrtCpuRunner(scratch / spec.graph, spec, 1, length, usable_cores())
     for ids in sequences:
         rows = np.arange(len(ids))
         output = runner.run(Batch(0, np.array([ids]), np.zeros(1, np.int32), rows))

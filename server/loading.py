@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from engines.errors import EngineError, EngineIncompatible
-from engines.load import EngineOptions, available_memory, load_llm_engine, require_chat
+from engines.load import EngineOptions, load_llm_engine, require_chat
 from engines.load_image import ImageEngineOptions, load_image_engine
+from engines.machine import available_memory
 from engines.store import EngineFolder
 from server.chat_worker import ChatWorker
 from server.config import ServerConfig

@@ -17,7 +17,7 @@ from benchmarks.images.catalogue import (
 from benchmarks.images.comparison import BEGIN_MARK, END_MARK
 from benchmarks.images.workload import Workload
 from benchmarks.markdown import insert_between
-from engines.load import physical_cores
+from engines.machine import usable_cores
 
 _WHAT = Group("What to compare", sort_key=1)
 _WHERE = Group("Where the contestants are", sort_key=2)
@@ -109,7 +109,7 @@ class ImagesConfig:
             decodes=self.decodes,
             cache_interval=self.cache_interval,
             cached_steps=self.cached_steps,
-            num_threads=self.threads or physical_cores(),
+            num_threads=self.threads or usable_cores(),
         )
 
     def candidates(self) -> dict[ContestantName, Contestant]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from engines.backends.huge_pages import in_huge_pages
 from engines.errors import EngineIncompatible
 
 
@@ -25,7 +26,9 @@ def open_session(graph: Path, num_threads: int) -> ort.InferenceSession:
     # Between two runs the cores belong to sampling and to the event loop.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        return in_huge_pages(
+            lambda: ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        )
     except Exception as error:
         raise EngineIncompatible(
             f"ONNX Runtime {ort.__version__} cannot load {graph}: {error}"

@@ -10,7 +10,7 @@ from engines.image.engine import ImageEngine
 from engines.image.request import ImageRequest, Picture
 from engines.image.scheduler import ImageSchedulerConfig
 from engines.image.schedulers.schedule import NoiseSchedule
-from engines.load import physical_cores
+from engines.machine import usable_cores
 from engines.manifest import ImageSpec
 from export.diffusion.verification.drawing import sizes, token_ids
 
@@ -40,7 +40,7 @@ def check_requests(folder: Path, spec: ImageSpec, prompts: tuple[str, ...]) -> l
 
 def open_engine(folder: Path, spec: ImageSpec, observe: Observe | None = None) -> ImageEngine:
     """Open an engine that needs no manifest; `observe` sees every run of a graph."""
-    runner = OrtCpuImageRunner(folder, spec, physical_cores(), observe)
+    runner = OrtCpuImageRunner(folder, spec, usable_cores(), observe)
     schedule = NoiseSchedule.read(folder / spec.scheduler)
     return ImageEngine(runner, spec, schedule, ImageSchedulerConfig(max_num_images=1), "cpu")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.image.schedulers.schedule import NoiseSchedule
-from engines.load import physical_cores
+from engines.machine import usable_cores
 from engines.manifest import ComponentVerification, ImageSpec, ImageVerification, Manifest
 from export.diffusion.checkpoint import DiffusionCheckpoint
 from export.diffusion.pipelines import TEXT_ENCODER, PipelineGraph
@@ -90,7 +90,7 @@ def verify_image(
 
     started = time.monotonic()
     warnings.simplefilter("ignore")  # of the libraries, about each other
-    num_threads = 1 if spec.num_parameters < _SMALL else physical_cores()
+    num_threads = 1 if spec.num_parameters < _SMALL else usable_cores()
     torch.set_num_threads(num_threads)
     drawing = draw(engine_dir, spec, num_threads)
     comparison = _Comparison(spec, checkpoint, drawing)
