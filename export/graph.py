@@ -88,10 +88,14 @@ class GraphBuilder:
         return self._initialize(name, self._weights.append(name, array))
 
     def weight_in_blocks(
-        self, name: str, shape: tuple[int, ...], blocks: Iterable[NDArray[np.float32]]
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        blocks: Iterable[NDArray[np.floating[Any]]],
+        dtype: type[np.floating[Any]] = np.float32,
     ) -> ir.Value:
-        """The same for a large float32 array, whose blocks of rows are written as they come."""
-        return self._initialize(name, self._weights.append_blocks(name, shape, blocks))
+        """The same for a large array of `dtype`, whose blocks of rows are written as they come."""
+        return self._initialize(name, self._weights.append_blocks(name, shape, blocks, dtype))
 
     def constant(self, name: str, array: NDArray[Any]) -> ir.Value:
         """A small array inside the graph file; the same name gives the same value again."""

@@ -68,16 +68,20 @@ class WeightsFile:
         return self._append(name, array.shape, array.dtype, [array])
 
     def append_blocks(
-        self, name: str, shape: tuple[int, ...], blocks: Iterable[NDArray[np.float32]]
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        blocks: Iterable[NDArray[np.floating[Any]]],
+        dtype: type[np.floating[Any]] = np.float32,
     ) -> ir.ExternalTensor:
-        """The same for a float32 tensor that comes in blocks of rows, of which one is held.
+        """The same for a tensor of `dtype` that comes in blocks of rows, of which one is held.
 
         Raises:
             ValueError: There is another tensor of that name, or the blocks are not the whole.
         """
         if name in self._tensors:
             raise ValueError(f"{self._path} has another tensor named {name!r}")
-        return self._append(name, shape, np.dtype(np.float32), blocks)
+        return self._append(name, shape, np.dtype(dtype), blocks)
 
     def finish(self) -> FileEntry:
         """Bring the file to the disk and describe it for the manifest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from export.errors import CheckpointError
 from export.graph import GraphBuilder
 from export.precision import LayoutChooser
 from export.weights import WeightsFile, file_entry
+
+
+OpenGraph = Callable[[WeightsFile, str], GraphBuilder]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +91,15 @@ def plan_component(graph: PipelineGraph, component: Component) -> ComponentGraph
 
 
 def compile_component(
-    graph: ComponentGraph, folder: Path, precision: LayoutChooser, advance: Advance
+    graph: ComponentGraph,
+    folder: Path,
+    precision: LayoutChooser,
+    advance: Advance,
+    open_graph: OpenGraph = GraphBuilder,
 ) -> dict[str, FileEntry]:
     """Write the graphs of a component and their weights; return the entries of all files.
+
+    What `open_graph` makes takes the nodes and weights of each graph.
 
     An `OSError` of the disk passes through: the caller knows what to remove.
 
@@ -101,7 +111,7 @@ def compile_component(
     entries = {}
     with WeightsFile(weights_path) as weights:
         for name, emit in graph.drawings.items():
-            builder = GraphBuilder(weights, name)
+            builder = open_graph(weights, name)
             try:
                 emit(graph=builder, precision=precision, advance=advance)
             except CheckpointError as error:

@@ -158,16 +158,18 @@ class LayerEmitter:
         value: ir.Value,
         name: str,
         num_heads: int,
+        head_size: int,
         *,
         is_causal: bool = False,
     ) -> ir.Value:
-        """Queries [B, S, C] over keys and values [B, T, C] -> [B, S, C]."""
+        """Queries [B, S, C] over keys and values [B, T, C] -> [B, S, C], where C is all heads'."""
         return self.graph.op(
             "MultiHeadAttention",
             [query, key, value],
             f"{name}.heads",
             domain=CONTRIB,
             num_heads=num_heads,
+            scale=head_size**-0.5,
             unidirectional=int(is_causal),
         )
 

@@ -106,5 +106,6 @@ class SpatialTransformer:
             layers.linear(context, f"{name}.to_v", bias=False),
             name,
             self.num_heads,
+            self.channels // self.num_heads,
         )
         return layers.linear(heads, f"{name}.to_out.0")

@@ -119,7 +119,13 @@ class TextEncoderEmitter:
             layers.linear(normed, f"{name}.self_attn.{kind}_proj") for kind in "qkv"
         )
         heads = layers.attention(
-            query, key, value, f"{name}.self_attn", config.num_heads, is_causal=True
+            query,
+            key,
+            value,
+            f"{name}.self_attn",
+            config.num_heads,
+            config.hidden_size // config.num_heads,
+            is_causal=True,
         )
         attended = layers.linear(heads, f"{name}.self_attn.out_proj")
         rows = layers.add(attended, rows, f"{name}.self_attn.sum")

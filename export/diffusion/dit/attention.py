@@ -70,7 +70,7 @@ class Heads:
         if rotation is not None:
             query = rotation.emit(layers, query, self.count, f"{name}.query.turned")
             key = rotation.emit(layers, key, self.count, f"{name}.key.turned")
-        return layers.attention(query, key, value, name, self.count)
+        return layers.attention(query, key, value, name, self.count, self.width)
 
     def _normalize(self, layers: LayerEmitter, x: ir.Value, name: str) -> ir.Value:
         graph = layers.graph

@@ -39,7 +39,7 @@ class PixelAttention:
         query, key, value = (
             layers.linear(rows, f"{name}.{layer}") for layer in ATTENTION_LAYERS[:3]
         )
-        heads = layers.attention(query, key, value, name, num_heads=1)
+        heads = layers.attention(query, key, value, name, 1, self.channels)
         attended = layers.linear(heads, f"{name}.{ATTENTION_LAYERS[3]}")
         return layers.add(layers.rows_to_image(attended, image, name), image, f"{name}.sum")
 

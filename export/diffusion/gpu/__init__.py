@@ -1,0 +1,1 @@
+"""Graphs for GPUs: in half precision, and for TensorRT in standard operators only."""
