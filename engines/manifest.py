@@ -103,6 +103,20 @@ class TextEncoderSpec(msgspec.Struct, frozen=True, kw_only=True):
     gives_pooled: bool = False  # pooled texts of several encoders stand side by side
 
 
+class TensorSignature(msgspec.Struct, frozen=True, kw_only=True):
+    """An input or output of a graph; a name in its shape is a size that differs between runs."""
+
+    dtype: Literal["float32", "int64"]
+    shape: tuple[int | str, ...]
+
+
+class GraphSignature(msgspec.Struct, frozen=True, kw_only=True):
+    """What a graph reads and gives, by name."""
+
+    inputs: dict[str, TensorSignature]
+    outputs: dict[str, TensorSignature]
+
+
 class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What the runner, the engine and the server must know of an image model.
 
@@ -139,6 +153,7 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
     rescales_guidance: bool = False  # the guided prediction is as long as the prompt's, by patch
     guidance_width: int | None = None  # waves that stand for the scale (LCM); None: it is a number
     num_parameters: int
+    graphs: dict[str, GraphSignature] = {}  # by file, for backends that need to know beforehand
 
     @property
     def takes_negative_prompt(self) -> bool:

@@ -19,7 +19,7 @@ from export.compile import (
     plan_compilation,
 )
 from export.config import ExportConfig, check_engine_id, slug
-from export.diffusion.build import ImageBuildOptions, build_image_engine
+from export.diffusion.build import ImageBuildOptions, build_image_engine, image_precision
 from export.diffusion.checkpoint import is_diffusion_checkpoint, open_diffusion_checkpoint
 from export.diffusion.defaults import with_defaults
 from export.diffusion.engine import plan_image_engine
@@ -141,18 +141,10 @@ def _plan_image(source: CheckpointSource, engine_id: str, config: ExportConfig) 
 
 def _image_options(config: ExportConfig) -> ImageBuildOptions:
     """Refuse what is asked for and would be without effect."""
-    if config.target != "ort-cpu":
+    precision = image_precision(config.precision, config.target)
+    if precision not in ("int8", None) and config.calibration_prompts is not None:
         raise ExportError(
-            f"--target is {config.target}, but image models are compiled for ort-cpu alone"
-        )
-    if config.precision not in (None, "int8", "fp32"):
-        raise ExportError(
-            f"--precision is {config.precision}, but image checkpoints are compiled in int8 or "
-            "fp32: choose one"
-        )
-    if config.precision == "fp32" and config.calibration_prompts is not None:
-        raise ExportError(
-            "--calibration-prompts is for int8, but --precision is fp32: leave it out"
+            f"--calibration-prompts is for int8, but --precision is {precision}: leave it out"
         )
     for_chat = {
         "--override": config.override or None,
@@ -167,10 +159,11 @@ def _image_options(config: ExportConfig) -> ImageBuildOptions:
                 "checkpoint: leave it out"
             )
     return ImageBuildOptions(
-        precision=config.precision,
+        precision=precision,
         calibration_prompts=read_calibration_prompts(config.calibration_prompts),
         verify=config.verify,
         force=config.force,
+        target=config.target,
     )
 
 

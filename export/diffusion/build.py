@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
 
-from engines.manifest import Manifest
-from export.diffusion.engine import ImagePlan, compile_image_engine, write_settings
+from engines.manifest import Manifest, Target
+from export.diffusion.engine import (
+    ImagePlan,
+    compile_gpu_image_engine,
+    compile_image_engine,
+    write_settings,
+)
+from export.diffusion.gpu.layouts import GpuPrecision
 from export.diffusion.pipelines import Family
 from export.errors import ExportError, VerificationFailed
 from export.memory import available_memory
 from export.progress import Progress
+
+ImagePrecision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: Mapping[Target, tuple[ImagePrecision, ...]] = MappingProxyType(
+    {"ort-cpu": ("int8", "fp32"), "cuda": ("fp16", "fp32"), "tensorrt": ("fp16", "fp32")}
+)
 
 INT8_FAMILIES: tuple[Family, ...] = ("stable-diffusion", "stable-diffusion-xl")
 
@@ -28,16 +41,36 @@ class ImageBuildOptions:
     """How to build.
 
     Attributes:
-        precision: What was asked for; None is int8 where it is possible and good enough.
+        precision: What was asked for; None is int8 where it is possible and good enough, and fp16
+            for a GPU.
         calibration_prompts: What the model draws while its activations are measured.
         verify: Whether pictures in int8 are compared with those in fp32.
         force: Whether int8 is kept where they differ too much.
+        target: What will run the engine.
     """
 
-    precision: Literal["fp32", "int8"] | None
+    precision: ImagePrecision | None
     calibration_prompts: tuple[str, ...]
     verify: bool = True
     force: bool = False
+    target: Target = "ort-cpu"
+
+
+def image_precision(asked: str | None, target: Target) -> ImagePrecision | None:
+    """What was asked for, or what a target has where nothing was; None leaves it to the pictures.
+
+    Raises:
+        ExportError: Image models have no such precision there.
+    """
+    if asked is None:
+        return None if target == "ort-cpu" else "fp16"
+    for precision in PRECISIONS[target]:
+        if precision == asked:
+            return precision
+    raise ExportError(
+        f"--precision is {asked}, but image checkpoints are compiled for {target} in "
+        f"{' or '.join(PRECISIONS[target])}: choose one"
+    )
 
 
 def build_image_engine(
@@ -49,6 +82,9 @@ def build_image_engine(
         ExportError: Int8 was asked for and cannot be had.
         VerificationFailed: Int8 was asked for, and its pictures differ too much from fp32.
     """
+    if options.target != "ort-cpu":
+        precision: GpuPrecision = "fp32" if options.precision == "fp32" else "fp16"
+        return compile_gpu_image_engine(plan, engine_dir, progress, options.target, precision)
     if options.precision == "fp32":
         return compile_image_engine(plan, engine_dir, progress)
     obstacle = _obstacle(plan, options)

@@ -19,7 +19,6 @@ from export.graph import GraphBuilder
 from export.precision import LayoutChooser
 from export.weights import WeightsFile, file_entry
 
-
 OpenGraph = Callable[[WeightsFile, str], GraphBuilder]
 
 

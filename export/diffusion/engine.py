@@ -6,21 +6,27 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from engines.image.schedulers.schedule import SCHEDULER_CONFIG_NAME, NoiseSchedule
-from engines.manifest import FileEntry, ImageSpec, Manifest, Source
+from engines.manifest import FileEntry, ImageSpec, Manifest, Source, Target
 from export.compile import built_with
 from export.diffusion.checkpoint import DiffusionCheckpoint
 from export.diffusion.compile import ComponentGraph, compile_component, plan_graphs
+from export.diffusion.gpu.builder import GpuGraphBuilder
+from export.diffusion.gpu.layouts import GpuPrecision, gpu_layouts
 from export.diffusion.quantization.precision import Int8Precision, Ranges, describe_layouts
 from export.diffusion.spec import image_spec, read_tokenizers
 from export.diffusion.tokenizer import PromptTokenizer
 from export.errors import CheckpointError
+from export.graph import GraphBuilder
 from export.precision import Layout, LayoutChooser, UniformPrecision
-from export.progress import Progress
-from export.weights import file_entry
+from export.progress import Advance, Progress
+from export.weights import WeightsFile, file_entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +64,76 @@ def compile_image_engine(
 
     With the ranges of its activations the engine is int8, without them fp32.
     """
+    source_hash = _hash_weights(plan.checkpoint, progress)
+    files: dict[str, FileEntry] = {}
+    with progress.stage("compiling", sum(graph.num_parts for graph in plan.graphs)) as advance:
+        for graph in plan.graphs:
+            chooser: LayoutChooser = UniformPrecision("fp32")
+            if ranges is not None:
+                chooser = Int8Precision(graph.place.kind, ranges[graph.name])
+            done = partial(_advance_part, advance, graph.name)
+            files |= compile_component(graph, engine_dir, chooser, done)
+    precision: Layout = "fp32" if ranges is None else "int8"
+    node_precision = describe_layouts(precision, [graph.place.kind for graph in plan.graphs])
+    manifest = _describe(plan, engine_dir, source_hash, files, plan.spec)
+    return msgspec.structs.replace(
+        manifest, precision=precision, node_precision=node_precision, target="ort-cpu"
+    )
+
+
+def compile_gpu_image_engine(
+    plan: ImagePlan,
+    engine_dir: Path,
+    progress: Progress,
+    target: Target,
+    precision: GpuPrecision,
+) -> Manifest:
+    """The same for a GPU.
+
+    Raises:
+        ExportError: A component is of a class that has no layout for a GPU.
+    """
+    layouts = gpu_layouts(plan.checkpoint, precision, standard_only=target == "tensorrt")
+    source_hash = _hash_weights(plan.checkpoint, progress)
+    files: dict[str, FileEntry] = {}
+    builders: dict[str, GpuGraphBuilder] = {}
+    with progress.stage("compiling", sum(graph.num_parts for graph in plan.graphs)) as advance:
+        for graph in plan.graphs:
+
+            def open_graph(
+                weights: WeightsFile, name: str, component: str = graph.component
+            ) -> GraphBuilder:
+                builder = GpuGraphBuilder(weights, name, layouts[component])
+                builders[f"{name}.onnx"] = builder
+                return builder
+
+            done = partial(_advance_part, advance, graph.name)
+            fp32 = UniformPrecision("fp32")
+            files |= compile_component(graph, engine_dir, fp32, done, open_graph)
+    graphs = {name: builder.signature for name, builder in builders.items()}
+    spec = msgspec.structs.replace(plan.spec, graphs=graphs)
+    manifest = _describe(plan, engine_dir, source_hash, files, spec)
+    node_precision = {name: layout.precision for name, layout in layouts.items()}
+    return msgspec.structs.replace(
+        manifest, precision=precision, node_precision=node_precision, target=target
+    )
+
+
+def _advance_part(advance: Advance, graph: str, part: str) -> None:
+    advance(1, f"{graph}: {part}")
+
+
+def _describe(
+    plan: ImagePlan,
+    engine_dir: Path,
+    source_hash: str,
+    files: dict[str, FileEntry],
+    spec: ImageSpec,
+) -> Manifest:
+    """The manifest in fp32; writes what is beside the graphs."""
     checkpoint = plan.checkpoint
-    source_hash = _hash_weights(checkpoint, progress)
-    files = _write_graphs(plan, engine_dir, progress, ranges)
     for name in write_settings(plan, engine_dir):
         files[name] = file_entry(engine_dir / name)
-    precision: Layout = "fp32" if ranges is None else "int8"
     return Manifest(
         kind="image",
         id=plan.engine_id,
@@ -75,12 +145,10 @@ def compile_image_engine(
             sha256=source_hash,
             loras=checkpoint.loras,
         ),
-        precision=precision,
-        node_precision=describe_layouts(precision, [graph.place.kind for graph in plan.graphs]),
-        target="ort-cpu",
+        precision="fp32",
         built_with=built_with(),
         files=dict(sorted(files.items())),
-        image=plan.spec,
+        image=spec,
     )
 
 
@@ -114,20 +182,3 @@ def _hash_weights(checkpoint: DiffusionCheckpoint, progress: Progress) -> str:
         for name, component in components:
             digest.update(f"{name} {component.tensors.sha256(advance)}\n".encode())
     return digest.hexdigest()
-
-
-def _write_graphs(
-    plan: ImagePlan, engine_dir: Path, progress: Progress, ranges: Ranges | None
-) -> dict[str, FileEntry]:
-    files: dict[str, FileEntry] = {}
-    with progress.stage("compiling", sum(graph.num_parts for graph in plan.graphs)) as advance:
-        for graph in plan.graphs:
-
-            def done(part: str, name: str = graph.name) -> None:
-                advance(1, f"{name}: {part}")
-
-            precision: LayoutChooser = UniformPrecision("fp32")
-            if ranges is not None:
-                precision = Int8Precision(graph.place.kind, ranges[graph.name])
-            files |= compile_component(graph, engine_dir, precision, done)
-    return files

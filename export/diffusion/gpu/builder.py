@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from engines.manifest import GraphSignature, TensorSignature
 from export.diffusion.gpu.standard import EXPANSIONS, needs_expansion
 from export.graph import GraphBuilder
 from export.weights import WeightsFile
@@ -54,6 +55,13 @@ class GpuLayout:
     half: bool
     wide: tuple[str, ...] = ()
     standard_only: bool = False
+
+    @property
+    def precision(self) -> str:
+        """As the manifest names it."""
+        if not self.half:
+            return "fp32"
+        return f"fp16, {', '.join(self.wide)} fp32" if self.wide else "fp16"
 
 
 class GpuGraphBuilder(GraphBuilder):
@@ -97,6 +105,14 @@ class GpuGraphBuilder(GraphBuilder):
         if self._layout.standard_only and array.dtype == np.float64:
             array = array.astype(np.float32)  # TensorRT has nothing wider
         return self._keep(super().constant(name, array))
+
+    @property
+    def signature(self) -> GraphSignature:
+        """What the finished graph reads and gives."""
+        return GraphSignature(
+            inputs={str(value.name): _signature(value) for value in self._inputs},
+            outputs={str(value.name): _signature(value) for value in self._outputs},
+        )
 
     def is_stored(self, value: ir.Value | None) -> bool:
         """Whether a value is a weight or a constant."""
@@ -198,3 +214,11 @@ class GpuGraphBuilder(GraphBuilder):
         self._types[value] = value.dtype
         self._stored.add(value)
         return value
+
+
+def _signature(value: ir.Value) -> TensorSignature:
+    assert value.shape is not None
+    shape = [size if isinstance(size, int) else str(size.value) for size in value.shape]
+    return TensorSignature(
+        dtype="int64" if value.dtype is ir.DataType.INT64 else "float32", shape=tuple(shape)
+    )

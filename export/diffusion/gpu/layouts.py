@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from export.diffusion.checkpoint import Component
+from export.diffusion.checkpoint import Component, DiffusionCheckpoint
 from export.diffusion.gpu.builder import GpuLayout
 from export.diffusion.pipelines import Family
+from export.errors import ExportError
 
 GpuPrecision = Literal["fp16", "fp32"]
 
@@ -30,12 +31,28 @@ _WIDE: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 
 
-def gpu_layout(
-    component: Component, family: Family, precision: GpuPrecision, *, standard_only: bool
-) -> GpuLayout | None:
-    """The layout of one component, or None where it has none for a GPU."""
+def gpu_layouts(
+    checkpoint: DiffusionCheckpoint, precision: GpuPrecision, *, standard_only: bool
+) -> dict[str, GpuLayout]:
+    """The layout of each component.
+
+    Raises:
+        ExportError: There is none for one of them.
+    """
+    return {
+        name: _layout(component, checkpoint.pipeline.family, precision, standard_only)
+        for name, component in checkpoint.components.items()
+    }
+
+
+def _layout(
+    component: Component, family: Family, precision: GpuPrecision, standard_only: bool
+) -> GpuLayout:
     if component.class_name not in _WIDE:
-        return None
+        raise ExportError(
+            f"the {component.name} is a {component.class_name}, which is not compiled for GPUs: "
+            "its activations exceed what fp16 holds; choose --target ort-cpu"
+        )
     # The autoencoder of SDXL exceeds half precision, and its config says so; that of the others
     # leaves the setting at its default, and does not.
     upcast = (

@@ -17,16 +17,23 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto
 
+from engines.manifest import Manifest
+from export.diffusion.build import ImageBuildOptions, build_image_engine, image_precision
 from export.diffusion.checkpoint import open_diffusion_checkpoint
-from export.diffusion.compile import ComponentGraph, compile_component
 from export.diffusion.engine import ImagePlan, plan_image_engine
-from export.diffusion.gpu.builder import GpuGraphBuilder
-from export.diffusion.gpu.layouts import gpu_layout
+from export.errors import ExportError
 from export.graph import CONTRIB
-from export.precision import UniformPrecision
+from export.report import QuietProgress
 
 PIPELINES = ("sd15", "sdxl", "sd3", "flux-dev")
-SIZES = {"batch": 2, "height": 8, "width": 6, "num_tokens": 7, "image_height": 32, "image_width": 24}
+SIZES = {
+    "batch": 2,
+    "height": 8,
+    "width": 6,
+    "num_tokens": 7,
+    "image_height": 32,
+    "image_width": 24,
+}
 NORMS = {"InstanceNormalization", "LayerNormalization", "SimplifiedLayerNormalization"}
 PRODUCTS = {"Conv", "MatMul", "FusedMatMul", "MultiHeadAttention"}
 
@@ -47,6 +54,7 @@ class Drawn:
 
     folder: Path
     plan: ImagePlan
+    manifest: Manifest
 
     @property
     def names(self) -> list[str]:
@@ -70,41 +78,18 @@ class Drawn:
 def drawn(
     pipeline: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Drawn]:
-    """`drawn("sd15")` for the CPU, `drawn("sd15", "fp16", standard_only=True)` for a GPU."""
+    """`drawn("sd15")` in fp32 for the CPU, `drawn("sd15", "fp16", "cuda")` for a GPU."""
 
     @cache
-    def make(name: str, precision: str | None = None, *, standard_only: bool = False) -> Drawn:
+    def make(name: str, precision: str = "fp32", target: str = "ort-cpu") -> Drawn:
         folder = tmp_path_factory.mktemp("graphs")
         plan = plan_image_engine(open_diffusion_checkpoint(pipeline(name), name), name)
-        for graph in plan.graphs:
-            _compile(graph, plan, folder, precision, standard_only=standard_only)
-        return Drawn(folder, plan)
+        options = ImageBuildOptions(
+            precision=precision, calibration_prompts=(), verify=False, target=target
+        )
+        return Drawn(folder, plan, build_image_engine(plan, options, folder, QuietProgress()))
 
     return make
-
-
-def _compile(
-    graph: ComponentGraph,
-    plan: ImagePlan,
-    folder: Path,
-    precision: str | None,
-    *,
-    standard_only: bool,
-) -> None:
-    fp32 = UniformPrecision("fp32")
-    if precision is None:
-        compile_component(graph, folder, fp32, lambda part: None)
-        return
-    component = plan.checkpoint.components[graph.component]
-    layout = gpu_layout(
-        component, plan.checkpoint.pipeline.family, precision, standard_only=standard_only
-    )
-    assert layout is not None
-
-    def open_graph(weights, name):
-        return GpuGraphBuilder(weights, name, layout)
-
-    compile_component(graph, folder, fp32, lambda part: None, open_graph)
 
 
 def _numbers(value: ort.NodeArg) -> np.ndarray:
@@ -135,14 +120,14 @@ def errors(found: Drawn, expected: Drawn) -> dict[str, float]:
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_standard_operators_compute_what_the_fused_ones_do(drawn, name):
-    found = errors(drawn(name, "fp32", standard_only=True), drawn(name))
+    found = errors(drawn(name, "fp32", "tensorrt"), drawn(name))
     assert max(found.values()) < 1e-4, found
 
 
-@pytest.mark.parametrize("standard_only", [False, True])
+@pytest.mark.parametrize("target", ["cuda", "tensorrt"])
 @pytest.mark.parametrize("name", PIPELINES)
-def test_half_precision_is_off_by_its_rounding_alone(drawn, name, standard_only):
-    found = errors(drawn(name, "fp16", standard_only=standard_only), drawn(name))
+def test_half_precision_is_off_by_its_rounding_alone(drawn, name, target):
+    found = errors(drawn(name, "fp16", target), drawn(name))
     assert max(found.values()) < 5e-3, found
     is_wide = name == "sdxl"  # whose autoencoder stays in float32
     assert (found["vae_decoder"] < 1e-5) == is_wide
@@ -151,18 +136,19 @@ def test_half_precision_is_off_by_its_rounding_alone(drawn, name, standard_only)
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 @pytest.mark.parametrize("name", PIPELINES)
 def test_tensorrt_gets_standard_operators_and_no_type_that_it_lacks(drawn, name, precision):
-    made = drawn(name, precision, standard_only=True)
+    made = drawn(name, precision, "tensorrt")
     for graph in made.names:
         onnx.checker.check_model(str(made.folder / f"{graph}.onnx"), full_check=True)
         model = made.model(graph)
         assert {node.op_type for node in model.graph.node} <= STANDARD_OPS
         assert {node.domain for node in model.graph.node} == {""}
+        assert {entry.domain for entry in model.opset_import} == {""}
         assert TensorProto.DOUBLE not in _types(model)
 
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_cuda_gets_operators_that_its_provider_has(drawn, name):
-    made = drawn(name, "fp16")
+    made = drawn(name, "fp16", "cuda")
     for graph in made.names:
         model = made.model(graph)
         contrib = {node.op_type for node in model.graph.node if node.domain == CONTRIB}
@@ -172,8 +158,8 @@ def test_cuda_gets_operators_that_its_provider_has(drawn, name):
 
 
 def test_products_are_in_half_precision_and_norms_and_angles_are_not(drawn):
-    model = drawn("sdxl", "fp16").model("unet")
-    kinds = _value_types(drawn("sdxl", "fp16"), "unet")
+    made = drawn("sdxl", "fp16", "cuda")
+    model, kinds = made.model("unet"), _value_types(made, "unet")
     met = set()
     for node in model.graph.node:
         if node.op_type in PRODUCTS:
@@ -186,7 +172,7 @@ def test_products_are_in_half_precision_and_norms_and_angles_are_not(drawn):
 
 
 def test_the_sums_of_a_transformer_are_wide_where_they_grow(drawn):
-    made = drawn("flux-dev", "fp16")
+    made = drawn("flux-dev", "fp16", "cuda")
     for graph in ("transformer", "text_encoder_2"):
         kinds = _value_types(made, graph)
         sums = [name for name in kinds if name.endswith(".sum")]
@@ -199,7 +185,55 @@ def test_weights_take_half_the_bytes(drawn):
         return (made.folder / f"{name}.onnx.data").stat().st_size
 
     for name in ("text_encoder", "unet", "vae_decoder"):
-        assert size(drawn("sd15", "fp16"), name) < 0.6 * size(drawn("sd15"), name)
+        assert size(drawn("sd15", "fp16", "cuda"), name) < 0.6 * size(drawn("sd15"), name)
+
+
+@pytest.mark.parametrize("name", ["sd15", "flux-dev"])
+def test_the_manifest_says_what_every_graph_reads_and_gives(drawn, name):
+    made = drawn(name, "fp16", "tensorrt")
+    manifest = made.manifest
+    assert (manifest.target, manifest.precision) == ("tensorrt", "fp16")
+    assert manifest.device is None, "no plan was built"
+    assert manifest.image.graphs.keys() == {f"{graph}.onnx" for graph in made.names}
+    for graph in made.names:
+        signature, model = manifest.image.graphs[f"{graph}.onnx"], made.model(graph)
+        for ours, theirs in (
+            (signature.inputs, model.graph.input),
+            (signature.outputs, model.graph.output),
+        ):
+            shapes = {
+                value.name: tuple(
+                    size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim
+                )
+                for value in theirs
+            }
+            assert {key: tensor.shape for key, tensor in ours.items()} == shapes
+            kinds = {value.name: value.type.tensor_type.elem_type for value in theirs}
+            assert {tensor.dtype for tensor in ours.values()} <= {"float32", "int64"}
+            assert all(
+                (kinds[key] == TensorProto.INT64) == (tensor.dtype == "int64")
+                for key, tensor in ours.items()
+            )
+
+
+def test_a_model_that_half_precision_does_not_hold_is_refused(pipeline, tmp_path):
+    plan = plan_image_engine(open_diffusion_checkpoint(pipeline("qwen-image"), "q"), "q")
+    options = ImageBuildOptions(precision="fp16", calibration_prompts=(), target="cuda")
+    with pytest.raises(ExportError, match=r"is not compiled for GPUs.*choose --target ort-cpu"):
+        build_image_engine(plan, options, tmp_path, QuietProgress())
+
+
+@pytest.mark.parametrize(
+    ("asked", "target", "message"),
+    [
+        ("int8", "cuda", "--precision is int8, but .* for cuda in fp16 or fp32"),
+        ("fp16", "ort-cpu", "--precision is fp16, but .* for ort-cpu in int8 or fp32"),
+        ("int4", "tensorrt", "--precision is int4, but .* for tensorrt in fp16 or fp32"),
+    ],
+)
+def test_a_precision_that_a_target_lacks_is_refused(asked, target, message):
+    with pytest.raises(ExportError, match=message):
+        image_precision(asked, target)
 
 
 def _types(model: onnx.ModelProto) -> set[int]:
