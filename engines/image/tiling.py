@@ -79,7 +79,8 @@ def _decode_tiles(decode: Decode, latents: FloatArray, tile_size: int, scale: in
             pictures[:, :, rows, columns] += tile * weight
             weights[rows, columns] += weight
     assert pictures is not None
-    return pictures / weights
+    pictures /= weights
+    return pictures
 
 
 def _starts(length: int, tile_size: int) -> list[int]:

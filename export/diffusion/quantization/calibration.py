@@ -29,6 +29,8 @@ from export.graph import GraphBuilder
 from export.progress import Advance, Progress
 from export.weights import WeightsFile
 
+_LAST_AXIS = -1  # what a matrix multiplication sums over
+_IMAGE_CHANNELS = 1
 _SHOWN = 50  # letters of a prompt beside the progress bar
 
 
@@ -37,13 +39,15 @@ class Calibration:
     """What was measured, and what the model draws in fp32.
 
     Attributes:
-        ranges: Of every node that is to be int8.
+        ranges: Of every node that is to be int8, from the least to the largest value.
+        clipped_ranges: The same with the least squared error, which clips a few large values.
         num_prompts: Pictures that were drawn to measure.
         requests: Pictures to compare by.
         references: Those pictures in fp32.
     """
 
     ranges: Ranges
+    clipped_ranges: Ranges
     num_prompts: int
     requests: tuple[ImageRequest, ...]
     references: tuple[Picture, ...]
@@ -70,8 +74,9 @@ class ActivationMeter:
         self._meters: dict[tuple[str, str], RangeMeter] = {}
         for graph, nodes in watched.items():
             for node in nodes.values():
+                channel_axis = _LAST_AXIS if node.y is None else _IMAGE_CHANNELS
                 for name in filter(None, (node.x, node.y)):
-                    self._meters[graph, name] = RangeMeter()
+                    self._meters[graph, name] = RangeMeter(channel_axis)
 
     def __call__(
         self, graph: str, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]
@@ -87,18 +92,25 @@ class ActivationMeter:
             except FloatingPointError as error:
                 raise ExportError(f"{graph} computes {error} at {name} in fp32") from None
 
-    def ranges(self) -> dict[str, dict[str, NodeRanges]]:
-        """By the graph's name, then by node."""
-        found = {key: meter.range() for key, meter in self._meters.items()}
-        return {
-            Path(graph).stem: {
-                node: NodeRanges(
-                    found[graph, names.x], None if names.y is None else found[graph, names.y]
-                )
-                for node, names in nodes.items()
+    def ranges(self) -> tuple[Ranges, Ranges]:
+        """Of what was seen, and those that clip."""
+        found = {key: meter.measured() for key, meter in self._meters.items()}
+
+        def node_ranges(graph: str, names: WatchedNode, *, clips: bool) -> NodeRanges:
+            x = found[graph, names.x]
+            y = None if names.y is None else found[graph, names.y].channel_ranges(clips=clips)
+            return NodeRanges(x.range(clips=clips), x.mean, y)
+
+        whole, clipped = (
+            {
+                Path(graph).stem: {
+                    node: node_ranges(graph, names, clips=clips) for node, names in nodes.items()
+                }
+                for graph, nodes in self._watched.items()
             }
-            for graph, nodes in self._watched.items()
-        }
+            for clips in (False, True)
+        )
+        return whole, clipped
 
 
 def write_watched_graph(
@@ -158,4 +170,4 @@ def calibrate(
             for request in compared
         ]
     engine.close()
-    return Calibration(meter.ranges(), len(prompts), tuple(compared), tuple(references))
+    return Calibration(*meter.ranges(), len(prompts), tuple(compared), tuple(references))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from export.diffusion.quantization.ranges import ActivationRange
+from export.diffusion.quantization.ranges import ActivationRange, FloatArray
 from export.precision import Layout
 
 if TYPE_CHECKING:  # the table of pipelines imports what is drawn, and that imports this
@@ -76,10 +76,18 @@ def describe_layouts(precision: Layout, kinds: Collection[GraphKind]) -> dict[st
 
 @dataclass(frozen=True, slots=True)
 class NodeRanges:
-    """What a calibration found of one node; a matrix multiplication has no range of its output."""
+    """What one node works in.
+
+    Attributes:
+        x: The range of what it reads.
+        x_mean: The mean of each channel of that. [C]
+        y: The range of each channel of what it gives; None of a matrix multiplication, which gives
+            float32.
+    """
 
     x: ActivationRange
-    y: ActivationRange | None = None
+    x_mean: FloatArray
+    y: tuple[ActivationRange, ...] | None = None
 
 
 Ranges = Mapping[str, Mapping[str, NodeRanges]]  # by graph, then by node

@@ -1,4 +1,4 @@
-"""The range that the values of an activation are quantized in, found from what a model computed."""
+"""The ranges that activations are quantized in, found from what a model computed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 
+_CHANNEL_MARGIN = 1.5
 _LEVELS = 255  # steps between the least and the largest uint8
 _COUNTED_PER_RUN = 1 << 18  # values of one activation in one run, at about the most
 _NUM_BINS = 1 << 16  # as many as float32 has upper halves: sign, exponent, 7 bits of the rest
@@ -35,13 +36,52 @@ class ActivationRange:
         return int(np.clip(np.rint(-self.low / self.scale), 0, _LEVELS))
 
 
-class RangeMeter:
-    """Counts the values of one activation over many runs, by the upper halves of their bits."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What many runs had of one activation.
 
-    def __init__(self) -> None:
+    Attributes:
+        whole: From the least to the largest value.
+        clipped: The range with the least squared error, which clips a few large values.
+        mean: Of each channel. float32 [C]
+        channels: From the least to the largest value of each channel.
+    """
+
+    whole: ActivationRange
+    clipped: ActivationRange
+    mean: FloatArray
+    channels: tuple[ActivationRange, ...]
+
+    def range(self, *, clips: bool) -> ActivationRange:
+        """One range for all channels."""
+        return self.clipped if clips else self.whole
+
+    def channel_ranges(self, *, clips: bool) -> tuple[ActivationRange, ...]:
+        """A range for each channel, within that of all: other pictures may have larger values."""
+        bound = self.range(clips=clips)
+        return tuple(
+            ActivationRange(
+                max(_CHANNEL_MARGIN * channel.low, bound.low),
+                min(_CHANNEL_MARGIN * channel.high, bound.high),
+            )
+            for channel in self.channels
+        )
+
+
+class RangeMeter:
+    """Counts the values of one activation over many runs, by the upper halves of their bits.
+
+    Args:
+        channel_axis: Which axis channels lie on.
+    """
+
+    def __init__(self, channel_axis: int) -> None:
+        self._channel_axis = channel_axis
         self._counts = np.zeros(_NUM_BINS, np.int64)
         self._low = 0.0
         self._high = 0.0
+        self._lows = self._highs = self._sums = np.zeros(1)  # 0 lies in every range
+        self._num_values = 0  # of each channel
 
     def add(self, values: FloatArray) -> None:
         """All values of one run; of very many, a part is counted.
@@ -54,13 +94,29 @@ class RangeMeter:
         if not np.isfinite(low + high):
             raise FloatingPointError("NaN or infinity")
         self._low, self._high = min(self._low, low), max(self._high, high)
+        self._add_channels(np.moveaxis(values, self._channel_axis, 0))
         # An odd step meets all columns of a picture and all channels of a row.
         step = 1 if flat.size <= _COUNTED_PER_RUN else flat.size // _COUNTED_PER_RUN | 1
         upper = np.ascontiguousarray(flat[::step]).view(np.uint32) >> np.uint32(16)
         self._counts += np.bincount(upper, minlength=_NUM_BINS)
 
-    def range(self) -> ActivationRange:
-        """The range with the least squared error: a few large values may be clipped for it."""
+    def measured(self) -> Measured:
+        return Measured(
+            ActivationRange(self._low, self._high),
+            self._clipped_range(),
+            (self._sums / max(self._num_values, 1)).astype(np.float32),
+            tuple(map(ActivationRange, self._lows.tolist(), self._highs.tolist())),
+        )
+
+    def _add_channels(self, values: FloatArray) -> None:
+        """[C, ...]"""
+        others = tuple(range(1, values.ndim))
+        self._lows = np.minimum(self._lows, values.min(others))
+        self._highs = np.maximum(self._highs, values.max(others))
+        self._sums = self._sums + values.sum(others, dtype=np.float64)
+        self._num_values += values[0].size
+
+    def _clipped_range(self) -> ActivationRange:
         positive, negative = np.split(self._counts, [_FIRST_NEGATIVE])
         above, below = _ClippingError(positive), _ClippingError(negative)
         highs, lows = self._high * _SHARES, -self._low * _SHARES

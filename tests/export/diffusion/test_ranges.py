@@ -8,11 +8,15 @@ import pytest
 from export.diffusion.quantization.ranges import ActivationRange, RangeMeter
 
 
-def measured(*runs):
-    meter = RangeMeter()
+def measured(*runs, axis=0):
+    meter = RangeMeter(axis)
     for values in runs:
         meter.add(np.asarray(values, np.float32))
-    return meter.range()
+    return meter.measured()
+
+
+def clipped(*runs):
+    return measured(*runs).clipped
 
 
 def quantized(values, found):
@@ -30,13 +34,13 @@ def test_zero_is_a_level_of_every_range(low, high):
 
 
 def test_values_that_are_all_zero_have_a_range_that_can_be_divided_by():
-    found = measured(np.zeros((2, 8)))
+    found = clipped(np.zeros((2, 8)))
     assert found.scale > 0
     assert quantized(np.zeros(3), found).tolist() == [0, 0, 0]
 
 
 def test_a_range_covers_what_any_run_had():
-    found = measured(np.linspace(-1, 0, 500), np.linspace(0, 4, 500))
+    found = clipped(np.linspace(-1, 0, 500), np.linspace(0, 4, 500))
     assert found.low == pytest.approx(-1, abs=0.1)
     assert found.high == pytest.approx(4, abs=0.3)
 
@@ -44,7 +48,7 @@ def test_a_range_covers_what_any_run_had():
 def test_rare_large_values_are_clipped_where_that_lowers_the_error():
     runs = np.random.default_rng(0).standard_normal((8, 250_000))
     runs[3, 123] = 60
-    found = measured(*runs)
+    found = clipped(*runs)
     whole = ActivationRange(float(runs.min()), 60.0)
     assert found.high < 30
     errors = [np.square(quantized(runs, one) - runs).mean() for one in (found, whole)]
@@ -53,7 +57,7 @@ def test_rare_large_values_are_clipped_where_that_lowers_the_error():
 
 def test_the_range_is_near_the_best_of_all_that_can_be_tried():
     values = np.random.default_rng(1).laplace(size=100_000).astype(np.float32)
-    found = measured(values)
+    found = clipped(values)
     error = np.square(quantized(values, found) - values).mean()
     others = [ActivationRange(-limit, limit) for limit in np.linspace(2, 12, 40)]
     best = min(np.square(quantized(values, one) - values).mean() for one in others)
@@ -64,3 +68,26 @@ def test_the_range_is_near_the_best_of_all_that_can_be_tried():
 def test_numbers_that_are_none_are_refused(wrong):
     with pytest.raises(FloatingPointError, match="NaN or infinity"):
         measured([0.0, wrong])
+
+
+def test_whole_ranges_hold_everything_and_zero():
+    found = measured([[-1.0, 2.0], [5.0, 6.0]], [[-3.0, 0.0], [9.0, 4.0]])
+    assert found.whole == ActivationRange(-3.0, 9.0)
+    assert found.channels == (ActivationRange(-3.0, 2.0), ActivationRange(0.0, 9.0))
+    assert found.mean.tolist() == [-0.5, 6.0]
+
+
+def test_channels_lie_on_the_axis_that_was_named():
+    image, rows = np.zeros((2, 3, 4, 5)), np.zeros((2, 7, 6))
+    image[:, 1], rows[..., 5] = 4, -2
+    assert measured(image, axis=1).mean.tolist() == [0, 4, 0]
+    assert measured(rows, axis=-1).mean.tolist() == [0] * 5 + [-2]
+
+
+def test_a_channel_has_room_for_more_than_was_seen_but_not_for_more_than_all_channels_had():
+    found = measured([[-1.0, 1.0], [-10.0, 12.0]])
+    narrow, wide = found.channel_ranges(clips=False)
+    assert narrow == ActivationRange(-1.5, 1.5)
+    assert wide == ActivationRange(-10.0, 12.0)
+    for channel in found.channel_ranges(clips=True):
+        assert found.clipped.low <= channel.low <= 0 <= channel.high <= found.clipped.high
