@@ -78,7 +78,7 @@ def test_the_table_says_precision_and_sizes(pipeline, tmp_path):
     [
         (
             ("--precision", "int4"),
-            "--precision is int4, but image checkpoints are compiled in int8 or fp32",
+            "--precision is int4, but image checkpoints are compiled for ort-cpu in int8 or fp32",
         ),
         (
             ("--precision", "fp32", "--calibration-prompts", "prompts.txt"),
