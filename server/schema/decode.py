@@ -53,12 +53,13 @@ def _explain(message: str, body: dict[str, Any], request_type: type) -> InvalidR
         param = f"{param}.{missing[1]}".removeprefix(".")
         return InvalidRequest(f"{param} is missing, but it is required", param)
     value = _shown(_value_at(path, body))
-    if problem.startswith("Invalid enum value") and (choices := _choices(request_type, param)):
-        return InvalidRequest(f"{param} is {value}, but it must be one of {choices}", param)
-    return InvalidRequest(f"{param} is {value}, but {_expected(problem, param)}", param)
+    if problem.startswith("Invalid ") and (choices := _choices(request_type, param)):
+        allowed = f'"{choices[0]}"' if len(choices) == 1 else f"one of {', '.join(choices)}"
+        return InvalidRequest(f"{param} is {value}, but it must be {allowed}", param)
+    return InvalidRequest(f"{param} is {value}, but {_expected(problem)}", param)
 
 
-def _expected(problem: str, param: str) -> str:
+def _expected(problem: str) -> str:
     out_of_range = _OUT_OF_RANGE.match(problem)
     if out_of_range:
         subject = "its length" if out_of_range[1] else "it"
@@ -67,21 +68,35 @@ def _expected(problem: str, param: str) -> str:
     if wrong_type:
         names = [name for name in wrong_type[1].split(" | ") if name != "null"]
         return "it must be " + " or ".join(_TYPES.get(name, name) for name in names)
-    if param.endswith(".role"):
-        return "it must be one of system, developer, user, assistant and tool"
-    if ".content[" in param:
-        return "it must be text: this model reads no images, sounds or files"
-    if param == "response_format.type":
-        return "it must be one of text, json_object and json_schema"
-    return 'it must be "function"' if param.endswith(".type") else problem
+    return problem
 
 
-def _choices(request_type: type, name: str) -> str:
-    """The values that a field of the request takes, empty for a field further inside."""
-    hint = get_type_hints(request_type).get(name)
-    arms = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    literals = (arm for arm in arms if get_origin(arm) is Literal)
-    return ", ".join(str(value) for arm in literals for value in get_args(arm))
+def _choices(request_type: type, path: str) -> list[str]:
+    """The values that a field takes, be they literals or the tags of objects; none for others."""
+    hint: Any = request_type
+    for name, _ in _STEP.findall(f".{path}"):
+        if not name:
+            continue
+        structs = [each for each in _arms(hint) if _is_struct(each)]
+        tags = [str(s.__struct_config__.tag) for s in structs
+                if s.__struct_config__.tag_field == name]  # fmt: skip
+        if tags:
+            return tags
+        hints = [get_type_hints(struct).get(name) for struct in structs]
+        hint = next((each for each in hints if each is not None), None)
+    literals = (arm for arm in _arms(hint) if get_origin(arm) is Literal)
+    return [str(value) for arm in literals for value in get_args(arm)]
+
+
+def _arms(hint: Any) -> list[Any]:
+    """What a union, or a list, is made of."""
+    if get_origin(hint) in (Union, UnionType, list):
+        return [arm for each in get_args(hint) for arm in _arms(each)]
+    return [hint]
+
+
+def _is_struct(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
 
 
 def _value_at(path: str, body: Any) -> Any:
