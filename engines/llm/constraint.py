@@ -26,6 +26,10 @@ class TokenConstraint(Protocol):
         """Go on by the token that was sampled."""
         ...
 
+    def forced_tokens(self) -> list[int]:
+        """Tokens that alone can come next, one behind the other; empty where there is a choice."""
+        ...
+
 
 def allowed_token_ids(mask: TokenMask, vocab_size: int) -> IntArray:
     """The ids whose bit is set, ascending."""

@@ -1,4 +1,4 @@
-"""Drafts without a draft model: what followed the last tokens where they stood before.
+"""Drafts without a draft model: what a grammar forces, or what followed the last tokens before.
 
 A draft is verified in one run. Every position is sampled as always, and the draft only decides how
 many positions of the run count, so that the distribution of the answer, and each draw from the
@@ -25,13 +25,14 @@ class _Lookup:
 
     gain: float = _FIRST_GAIN  # accepted tokens a run, a running mean
     num_indexed: int = 0  # tokens whose n-grams are in `ends`
+    is_forced: bool = False  # the last draft was, so that it teaches nothing
     ends: dict[tuple[int, ...], int] = field(default_factory=dict)  # n-gram -> what follows it
 
 
 class PromptLookup:
     """Proposes drafts for sequences, more where they are accepted, none where they do not pay.
 
-    It looks at nothing but the sequence's own tokens and past drafts.
+    It looks at nothing but the sequence's own tokens, grammar and past drafts.
 
     Args:
         max_draft_tokens: The longest draft.
@@ -44,9 +45,16 @@ class PromptLookup:
         self.num_accepted_tokens = 0
 
     def propose(self, seq: Sequence, limit: int) -> list[int]:
-        """At most `limit` tokens that may come next; empty where nothing is worth a try."""
+        """At most `limit` tokens that may come next; empty where nothing is worth a try.
+
+        Those that a grammar leaves no choice of come before any that are looked up.
+        """
         lookup = self._lookups.setdefault(seq.seq_id, _Lookup())
         start = self._find(lookup, seq.token_ids)
+        forced = [] if seq.constraint is None else seq.constraint.forced_tokens()
+        lookup.is_forced = bool(forced)
+        if forced:
+            return forced[: min(self._max_draft_tokens, limit)]
         if lookup.gain < MIN_GAIN:
             lookup.gain += _RECOVERY
             return []
@@ -58,7 +66,7 @@ class PromptLookup:
         self.num_draft_tokens += num_proposed
         self.num_accepted_tokens += num_accepted
         lookup = self._lookups.get(seq.seq_id)
-        if lookup is not None:  # else the run was the sequence's last
+        if lookup is not None and not lookup.is_forced:  # else the run was the sequence's last
             lookup.gain += _WEIGHT * (num_accepted - lookup.gain)
 
     def forget(self, seq: Sequence) -> None:

@@ -100,6 +100,13 @@ class AfterReasoning:
             if self._inner is not None:
                 self._inner.accept(token_id)
 
+    def forced_tokens(self) -> list[int]:
+        if self._phase is _Phase.CLOSING:
+            return list(self._tokens.closing[self._num_closed :])
+        if self._phase is not _Phase.ANSWER or self._inner is None:
+            return []
+        return self._inner.forced_tokens()
+
     def _close_if_spent(self) -> None:
         is_spent = self._budget is not None and self._num_tokens >= self._budget
         if self._phase is _Phase.REASONING and is_spent:
@@ -162,6 +169,9 @@ class WithinCalls:
                 self._body, self._has_called = None, True
         elif token_id == self._begin:
             self._body = self._new_body()
+
+    def forced_tokens(self) -> list[int]:
+        return [] if self._body is None else self._body.forced_tokens()
 
 
 def _allow(mask: TokenMask, token_id: int) -> None:

@@ -75,6 +75,10 @@ class GrammarState:
     def accept(self, token_id: int) -> None:
         self._matcher.consume_token(token_id)
 
+    def forced_tokens(self) -> list[int]:
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        return tokens
+
     @property
     def is_complete(self) -> bool:
         """Whether nothing but the end can follow."""

@@ -158,6 +158,9 @@ class Among:
     def accept(self, token_id):
         self.accepted.append(token_id)
 
+    def forced_tokens(self):
+        return []
+
 
 def constrained(logits, constraint, count, **sampling):
     params = SamplingParams(seed=1, **sampling)

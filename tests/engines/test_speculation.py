@@ -8,6 +8,7 @@ from engines.llm.scheduler import SchedulerConfig
 from engines.llm.sequence import Sequence
 from engines.llm.speculation import PromptLookup
 from tests.engines.fakes import HashRunner
+from tests.engines.test_sampler import Among
 
 
 def sequence(token_ids: list[int], seq_id: int = 0) -> Sequence:
@@ -122,3 +123,35 @@ def test_streams_that_share_the_engine_are_not_drafted():
     ):
         engine.step()
     assert engine.stats().draft_tokens == 0
+
+
+class Forced(Among):
+    """Tells of the tokens that it leaves no choice of."""
+
+    def forced_tokens(self):
+        tokens = []
+        for allowed in self.allowed[len(self.accepted) :]:
+            if allowed is None or len(allowed) > 1:
+                break
+            tokens += allowed
+        return tokens
+
+
+def test_what_a_grammar_forces_is_drafted_and_changes_no_token():
+    def write(max_draft_tokens):
+        constraint = Forced({5, 6}, {7}, {8}, {9}, {5, 6}, {4}, {3}, *[None] * 9)
+        engine = make_engine(HashRunner(), max_draft_tokens)
+        sampling = SamplingParams(max_tokens=9, temperature=1, seed=3)
+        engine.add(Sequence.from_prompt(0, [10, 11, 12, 13], sampling, constraint))
+        tokens, num_steps = [], 0
+        while engine.has_work:
+            tokens += [output.token_id for output in engine.step()]
+            num_steps += 1
+        return tokens, num_steps
+
+    plain, num_plain_steps = write(0)
+    drafted, num_steps = write(8)
+    assert drafted == plain
+    assert plain[1:4] == [7, 8, 9]
+    assert num_steps <= num_plain_steps - 4
+    assert write(2)[0] == plain, "a longer run of forced tokens is drafted in parts"
