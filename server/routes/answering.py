@@ -83,6 +83,10 @@ class Work(Protocol[DeltaT]):
 class AnswerWriter(Protocol[WorkT_contra, DeltaT]):
     """Turns the deltas of a request into one kind of answer, streamed or whole."""
 
+    def open(self) -> bytes:
+        """What begins a stream, before anything was computed."""
+        ...
+
     def write(self, deltas: list[DeltaT]) -> bytes:
         """The events for what one step brought, none for nothing."""
         ...
@@ -101,7 +105,10 @@ class AnswerWriter(Protocol[WorkT_contra, DeltaT]):
 
 
 class CompletionEvents:
-    """How the streams of completions end."""
+    """How the streams of completions begin and end."""
+
+    def open(self) -> bytes:
+        return b""
 
     def fail(self, error: ApiError) -> bytes:
         return event(error.response()) + DONE
@@ -166,6 +173,8 @@ async def _events(
     record: RequestRecord = req.context.record
     try:
         with work, _closed_when_gone(req, work):
+            if chunk := writer.open():
+                yield chunk
             async for deltas in work:
                 if deltas is None:
                     yield PING

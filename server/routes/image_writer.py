@@ -35,6 +35,9 @@ class ImageWriter:
         self._by_url = by_url
         self._usage = plan.usage(1, has_source=has_source)
 
+    def open(self) -> bytes:
+        return b""
+
     def write(self, deltas: list[ImageDelta]) -> bytes:
         return b"".join(map(self._write, deltas))
 

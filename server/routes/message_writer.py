@@ -45,6 +45,9 @@ class MessageWriter:
         self._has_begun = False
         self._end: EndReason | None = None
 
+    def open(self) -> bytes:
+        return b""  # how much of the prompt was cached is not known yet
+
     def write(self, deltas: list[Delta]) -> bytes:
         events = self._opening()
         for delta in deltas:

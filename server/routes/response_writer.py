@@ -58,11 +58,14 @@ class ResponseWriter:
         self._num_sent = 0
         self._is_cut = False
 
+    def open(self) -> bytes:
+        response = self._response
+        return self._send(
+            [ResponseCreated(response=response), ResponseInProgress(response=response)]
+        )
+
     def write(self, deltas: list[Delta]) -> bytes:
-        events = self._opening()
-        for delta in deltas:
-            events += self._read(delta)
-        return self._send(events)
+        return self._send(told for delta in deltas for told in self._read(delta))
 
     def close(self, generation: Generation) -> bytes:
         self._complete(generation)
@@ -75,7 +78,7 @@ class ResponseWriter:
         response.error = ResponseError.of(error.status, error.message)
         response.output = self._items.items
         broken = ResponseErrorEvent(code=error.code, message=error.message, param=error.param)
-        return self._send([*self._opening(), broken, ResponseFailed(response=response)])
+        return self._send([broken, ResponseFailed(response=response)])
 
     def whole(self, generation: Generation, deltas: list[Delta]) -> ResponseObject:
         for delta in deltas:
@@ -83,14 +86,6 @@ class ResponseWriter:
                 pass
         self._complete(generation)
         return self._response
-
-    def _opening(self) -> list[ResponseEvent]:
-        if self._num_sent:
-            return []
-        return [
-            ResponseCreated(response=self._response),
-            ResponseInProgress(response=self._response),
-        ]
 
     def _read(self, delta: Delta) -> Iterator[ResponseEvent]:
         yield from self._items.push(delta.text, self._logprobs(delta))

@@ -384,3 +384,33 @@ def test_a_stream_that_breaks_off_says_so_and_is_not_stored(say):
     failed = events[-1]["response"]
     assert failed["status"] == "failed"
     assert "boom" not in json.dumps(events)
+
+
+def test_a_stream_begins_before_the_prompt_is_computed(say):
+    model = say("Yes.")
+    model.worker._engine.hold()
+
+    async def scenario(client):
+        body = {"model": "tiny", "input": "Hi", "stream": True}
+        request = client.build_request("POST", PATH, json=body)
+        seen = []
+
+        async def receive_first(message):
+            seen.append(message.get("body", b""))
+            if b"response.in_progress" in b"".join(seen):
+                model.worker._engine.run()
+
+        app = client._transport.app
+
+        async def watched(scope, receive, send):
+            async def send_on(message):
+                await receive_first(message)
+                await send(message)
+
+            await app(scope, receive, send_on)
+
+        client._transport.app = watched
+        response = await client.send(request)
+        return response.text
+
+    assert "response.completed" in visit(model, scenario)
