@@ -75,12 +75,7 @@ def create_app(
     keys = config.api_keys() if api_keys is None else api_keys
     app.add_middleware(Authentication(keys, config.api_auth))
     app.add_middleware(lifecycle)
-    json = falcon.media.Handlers({falcon.MEDIA_JSON: JsonHandler(config.max_body_size)})
-    app.req_options.media_handlers = json
-    app.resp_options.media_handlers = json
-    app.req_options.strip_url_path_trailing_slash = True
-    app.add_error_handler(Exception, on_error)
-    app.add_error_handler(falcon.HTTPError, on_error)
+    add_handlers(app, config.max_body_size)
     app.add_route("/v1/chat/completions", ChatCompletions(models))
     app.add_route("/v1/completions", Completions(models))
     app.add_route("/v1/messages", messages := Messages(models))
@@ -91,14 +86,18 @@ def create_app(
     app.add_route("/detokenize", Detokenize(models))
     app.add_route("/v1/models", listed := Models(models, config.owned_by))
     app.add_route("/v1/models/{model_id:path}", listed, suffix="model")
-    app.add_route("/health", system.Health(lifecycle))
-    app.add_route("/ready", system.Ready(lifecycle))
-    app.add_route("/metrics", system.MetricsPage(metrics))
-    app.add_route("/version", system.Version(__version__))
-    document = openapi_document(__version__)
-    app.add_route("/openapi.json", system.OpenApi(document))
-    app.add_route("/docs", system.DocsPage(docs_page(document)))
+    add_system_routes(app, lifecycle, metrics)
     return app
+
+
+def add_handlers(app: App, max_body_size: int) -> None:
+    """How bodies are read and written, and what failures are answered with."""
+    json = falcon.media.Handlers({falcon.MEDIA_JSON: JsonHandler(max_body_size)})
+    app.req_options.media_handlers = json
+    app.resp_options.media_handlers = json
+    app.req_options.strip_url_path_trailing_slash = True
+    app.add_error_handler(Exception, on_error)
+    app.add_error_handler(falcon.HTTPError, on_error)
 
 
 def add_response_routes(app: App, models: ModelRegistry, config: ServerConfig) -> None:
@@ -139,6 +138,17 @@ def image_files(config: ServerConfig) -> ImageFiles:
         return FolderImageFiles(config.image_dir, limits)
     except OSError as error:
         raise EngineryError(f"image_dir {config.image_dir} cannot be used: {error}") from None
+
+
+def add_system_routes(app: App, lifecycle: Lifecycle, metrics: Metrics) -> None:
+    """What operators and tools read."""
+    app.add_route("/health", system.Health(lifecycle))
+    app.add_route("/ready", system.Ready(lifecycle))
+    app.add_route("/metrics", system.MetricsPage(metrics))
+    app.add_route("/version", system.Version(__version__))
+    document = openapi_document(__version__)
+    app.add_route("/openapi.json", system.OpenApi(document))
+    app.add_route("/docs", system.DocsPage(docs_page(document)))
 
 
 async def on_error(

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from engines.device import parse_device
+from server.api_keys import read_keys
 from server.sizes import parse_size, show_size
 
 _MODELS = Group("Models", sort_key=1)
@@ -272,24 +273,12 @@ class ServerConfig:
             else:
                 keys.append(key)
         for path in files:
-            keys.extend(_read_keys(path))
+            keys.extend(read_keys(path))
         return tuple(dict.fromkeys(keys))
 
 
 def _split(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
-
-
-def _read_keys(path: Path) -> list[str]:
-    """One key a line; empty lines and lines that begin with # are passed over."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"the API keys in {path} cannot be read: {error}") from None
-    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if not keys:
-        raise ValueError(f"the file {path} holds no API key: write one a line")
-    return keys
 
 
 _MAX_DRAFT_TOKENS = 32  # beyond, a run costs more than it can ever save

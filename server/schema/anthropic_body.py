@@ -26,7 +26,10 @@ def check_body(body: Any) -> None:
     """
     if not isinstance(body, dict):
         return
-    check_fields(body, _FIELDS)
+    fields = dict(_FIELDS)
+    if _keeps_all(body.get("context_management")):
+        del fields["context_management"]
+    check_fields(body, fields)
     for index, tool in enumerate(objects(body.get("tools"))):
         check_type(tool, _TOOLS, f"tools[{index}]", "tools of the client are the only ones here")
     for index, message in enumerate(objects(body.get("messages"))):
@@ -37,3 +40,11 @@ def check_body(body: Any) -> None:
             results = block.get("content") if isinstance(block, dict) else None
             for part_index, part in enumerate(objects(results)):
                 check_type(part, _TEXT, f"{field}.content[{part_index}]", _READS_TEXT)
+
+
+def _keeps_all(management: Any) -> bool:
+    """Whether it edits nothing, as some clients say with every request."""
+    edits = objects(management.get("edits")) if isinstance(management, dict) else []
+    return bool(edits) and all(
+        isinstance(edit, dict) and edit.get("keep") == "all" for edit in edits
+    )

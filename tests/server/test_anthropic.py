@@ -180,6 +180,8 @@ def test_a_thinking_budget_reaches_the_answer(say):
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, 400,
          "invalid_request_error", "tools[0].type"),
         ({"mcp_servers": [{}]}, 400, "invalid_request_error", "mcp_servers"),
+        ({"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}, 400,
+         "invalid_request_error", "context_management"),
         ({"thinking": {"type": "enabled", "budget_tokens": 120}}, 400, "invalid_request_error",
          "thinking.budget_tokens"),
     ],
@@ -216,3 +218,9 @@ def test_the_key_may_come_in_anthropics_header():
         assert app.simulate_get("/v1/models", headers={"x-api-key": key}).status_code == status
     refused = app.simulate_post(PATH, headers={"x-api-key": "wrong"}, json=BODY)
     assert refused.json["error"]["type"] == "authentication_error"
+
+
+def test_what_edits_nothing_is_taken(say):
+    edits = [{"type": "clear_thinking_20251015", "keep": "all"}]
+    body = {"context_management": {"edits": edits}, "metadata": {"user_id": "me"}}
+    assert answer(say("Yes."), **body)["content"][0]["text"] == "Yes."
