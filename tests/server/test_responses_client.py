@@ -11,6 +11,7 @@ import pytest
 openai = pytest.importorskip("openai")
 
 MODEL = "demo-chat"
+SEEDED = {"extra_body": {"seed": 1}}
 
 
 class Person(pydantic.BaseModel):
@@ -56,14 +57,14 @@ def test_the_client_accumulates_a_stream(client):
 
 def test_an_answer_is_parsed_into_a_class(client):
     answer = client.responses.parse(
-        model=MODEL, input="Tell me of Maria.", text_format=Person, temperature=1
+        model=MODEL, input="Tell me of Maria.", text_format=Person, temperature=1, **SEEDED
     )
     assert isinstance(answer.output_parsed, Person)
 
 
 def test_a_stream_is_parsed_into_a_class(client):
     with client.responses.stream(
-        model=MODEL, input="Tell me of Maria.", text_format=Person, temperature=1
+        model=MODEL, input="Tell me of Maria.", text_format=Person, temperature=1, **SEEDED
     ) as stream:
         final = stream.get_final_response()
     assert isinstance(final.output_parsed, Person)
