@@ -14,6 +14,7 @@ from engines.llm.engine import LLMEngine
 from engines.llm.kv_cache import KVCache
 from engines.llm.runner import Runner
 from engines.llm.scheduler import SchedulerConfig
+from engines.llm.snapshot_cache import SnapshotCache
 from engines.machine import available_memory, usable_cores
 from engines.manifest import ChatSpec, Target
 from engines.store import EngineFolder, check_files
@@ -163,7 +164,15 @@ def _open_ort_cpu(
     num_threads = options.num_threads or usable_cores()
     runner = OrtCpuRunner(folder.path / spec.graph, spec, num_slots, max_context, num_threads)
     memory = options.kv_cache_memory or int(available_memory() * _CACHE_SHARE)
-    return Opened(runner, KVCache(runner, memory), limits)
+    if not runner.bytes_per_slot:
+        return Opened(runner, KVCache(runner, memory), limits)
+    if options.max_draft_tokens:
+        runner.close()
+        raise EngineIncompatible(
+            f"{folder.path} keeps states that cannot be rolled back, so it takes no drafts: leave "
+            f"out --max-draft-tokens (it is {options.max_draft_tokens})"
+        )
+    return Opened(runner, SnapshotCache(runner, memory), limits)
 
 
 def _open_cuda(

@@ -53,8 +53,9 @@ class StateSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One named state that the engine keeps for each slot.
 
     A state with `grows` has a row a token: its shape for a slot is
-    `[heads, max_context + spare_rows, width]`. `input` and `output` are the graph's names, bound to
-    the same memory.
+    `[heads, max_context + spare_rows, width]`; one without has `[heads, rows, width]`, and is zero
+    before the first token. `input` and `output` are the graph's names, bound to the same memory.
+    What is not `truncatable` cannot go back to fewer tokens.
     """
 
     input: str
@@ -63,6 +64,7 @@ class StateSpec(msgspec.Struct, frozen=True, kw_only=True):
     width: int
     dtype: StateDtype = "float32"
     grows: bool = True
+    rows: int | None = None  # of a state that does not grow
     truncatable: bool = True
 
 
@@ -263,6 +265,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     image_verification: ImageVerification | None = None
     quantization: QuantizationReport | None = None
     precision_reason: str | None = None  # the sentence that says why an image model is not int8
+    unused_weights: str | None = None  # the sentence that says what of the checkpoint is left out
     stored_weights: str | None = None  # what became of weights that the checkpoint has quantized
     verification_skipped: str | None = None  # the sentence that says why there is no report
 

@@ -19,6 +19,7 @@ from export.progress import Progress
 from export.quantized.tensors import QuantizedTensorFiles
 from export.qwen.config import DecoderConfig, family_of, read_decoder_config
 from export.qwen.decoder import DecoderEmitter, node_names, state_specs
+from export.qwen.hybrid import unused_weights
 from export.qwen.target import (
     CUDA_INT4_BLOCK_SIZE,
     GPU_PRECISION,
@@ -127,6 +128,7 @@ def compile_engine(plan: CompilePlan, engine_dir: Path, progress: Progress) -> M
         built_with=built_with(),
         files=files,
         chat=_chat_spec(plan),
+        unused_weights=unused_weights(plan.checkpoint.tensors),
         stored_weights=_stored_weights(plan),
     )
 

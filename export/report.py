@@ -87,6 +87,8 @@ def print_table(summary: Summary) -> None:
         table.add_row("lora", f"{lora.name} x {lora.scale:g}, in {lora.num_modules} modules")
     if manifest.quantization is not None:
         table.add_row("int8", _quantization(manifest.quantization))
+    if manifest.unused_weights is not None:
+        table.add_row("left out", escape(manifest.unused_weights))
     if manifest.stored_weights is not None:
         table.add_row("weights", escape(manifest.stored_weights))
     if manifest.precision_reason is not None:

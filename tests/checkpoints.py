@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-Family = Literal["qwen2", "qwen2.5", "qwen3"]
+Family = Literal["qwen2", "qwen2.5", "qwen3", "qwen3.5", "qwen3-next"]
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 ADDED_TOKENS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
@@ -45,11 +45,35 @@ _COMMON = {
     "max_window_layers": 2,
 }
 
+_HYBRID = {
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 24,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 10_000.0,
+        "partial_rotary_factor": 0.25,
+    },
+}
+
 # What distinguishes the generations: heads that share keys, tied embeddings, explicit head_dim.
 _SHAPES: dict[Family, dict[str, Any]] = {
     "qwen2": {"num_key_value_heads": 4, "tie_word_embeddings": False},
     "qwen2.5": {"num_key_value_heads": 2, "tie_word_embeddings": True},
     "qwen3": {"num_key_value_heads": 2, "tie_word_embeddings": True, "head_dim": 32},
+    "qwen3.5": {"tie_word_embeddings": True} | _HYBRID,
+    "qwen3-next": {"tie_word_embeddings": False, "num_experts": 0} | _HYBRID,
+}
+
+# Families whose classes transformers names otherwise: the config's class, the model's.
+_CLASSES = {
+    "qwen3": ("Qwen3Config", "Qwen3ForCausalLM"),
+    "qwen3.5": ("Qwen3_5TextConfig", "Qwen3_5ForCausalLM"),
+    "qwen3-next": ("Qwen3NextConfig", "Qwen3NextForCausalLM"),
 }
 
 
@@ -66,7 +90,8 @@ def make_checkpoint(
 
     Args:
         path: The folder; it is made.
-        family: Qwen2 without shared keys, Qwen2.5 with tied embeddings, or Qwen3.
+        family: Qwen2 without shared keys, Qwen2.5 with tied embeddings, Qwen3, or one with Gated
+            DeltaNet layers.
         dtype: How the weights are stored: float32, float16 or bfloat16.
         max_shard_size: A file holds at most this much, for example "50KB".
         seed: The same seed gives the same weights.
@@ -75,13 +100,13 @@ def make_checkpoint(
     import torch
     import transformers
 
-    kind = "Qwen3" if family == "qwen3" else "Qwen2"
+    config_class, model_class = _CLASSES.get(family, ("Qwen2Config", "Qwen2ForCausalLM"))
     tokenizer = build_tokenizer()
     eos_token_id = tokenizer.token_to_id("<|im_end|>")
     settings = _COMMON | _SHAPES[family] | {"eos_token_id": eos_token_id} | overrides
-    config = getattr(transformers, f"{kind}Config")(**settings)
+    config = getattr(transformers, config_class)(**settings)
     torch.manual_seed(seed)
-    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    model = getattr(transformers, model_class)(config)
     _randomize(model)
     model.to(getattr(torch, dtype)).save_pretrained(path, max_shard_size=max_shard_size)
     _write_tokenizer(tokenizer, path)

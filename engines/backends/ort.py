@@ -70,6 +70,7 @@ class OrtCpuRunner:
         self._num_slots = num_slots
         num_rows = max_context + spec.spare_rows
         self._arrays = [SlotArray(state, num_slots, num_rows) for state in spec.states]
+        self._fixed = [array for array in self._arrays if not array.grows]
         self._logits = np.empty((num_slots, spec.vocab_size), np.float32)
         self._decodes: dict[int, _Decode] = {}
 
@@ -89,9 +90,24 @@ class OrtCpuRunner:
     def bytes_per_token(self) -> int:
         return sum(array.bytes_per_token for array in self._arrays)
 
+    @property
+    def bytes_per_slot(self) -> int:
+        return sum(array.bytes_per_slot for array in self._fixed)
+
     def run(self, batch: Batch) -> HostLogits:
+        for row in np.flatnonzero(batch.past_lens == 0) if self._fixed else ():
+            for array in self._fixed:
+                array.array[batch.first_slot + row] = 0
         is_decode = batch.first_slot == 0 and batch.input_ids.shape[1] == 1
         return self._run_decode(batch) if is_decode else self._run_prefill(batch)
+
+    def save_state(self, slot: int) -> object:
+        return [array.array[slot].copy() for array in self._fixed]
+
+    def load_state(self, slot: int, state: object) -> None:
+        assert isinstance(state, list)
+        for array, saved in zip(self._fixed, state, strict=True):
+            array.array[slot] = saved
 
     def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
         for array in self._arrays:
@@ -108,6 +124,7 @@ class OrtCpuRunner:
     def close(self) -> None:
         self._decodes.clear()
         self._arrays.clear()
+        self._fixed.clear()
         del self._session
 
     def _run_decode(self, batch: Batch) -> HostLogits:

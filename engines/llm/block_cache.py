@@ -102,6 +102,9 @@ class BlockCache:
         seq.num_cached_tokens = min(seq.num_computed_tokens, seq.num_prompt_tokens)
         return True
 
+    def chunk_size(self, seq: Sequence, size: int) -> int:
+        return size
+
     def reserve(self, seq: Sequence, num_new_tokens: int) -> bool:
         """Make room for more tokens of `seq`, evicting cached blocks, least recently used first."""
         self._register(seq)

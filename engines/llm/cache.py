@@ -39,6 +39,10 @@ class Cache(Protocol):
         """Make room for more tokens of a sequence; False if another has to give way."""
         ...
 
+    def chunk_size(self, seq: Sequence, size: int) -> int:
+        """The tokens of the next chunk of a prompt, of which `size` are allowed."""
+        ...
+
     def free(self, seq: Sequence) -> None:
         """Let a sequence go; its tokens stay for others while there is room."""
         ...

@@ -18,6 +18,7 @@ import numpy as np
 from engines.llm.piece import Piece
 from engines.llm.runner import Batch
 from engines.llm.sequence import Sequence
+from engines.llm.snapshots import Snapshot
 
 MIN_REUSED_TOKENS = 8  # below, looking after the reuse costs more than it saves
 MAX_LOST_TOKENS = 32  # of a donor's tail when it is reused in place instead of copied
@@ -48,11 +49,18 @@ class Slot:
     owner: Sequence | None = None
     donated_ids: list[int] = field(default_factory=list)
     num_touched: int = 0  # rows whose memory is resident
+    snapshots: list[Snapshot] = field(default_factory=list)  # of a cache that takes some
+    parting: int | None = None  # where the owner's prompt leaves one that is held
     last_used: int = 0
 
     @property
     def num_valid(self) -> int:
         return self.owner.num_computed_tokens if self.owner else len(self.donated_ids)
+
+    @property
+    def held_ids(self) -> list[int]:
+        """Tokens of which the first `num_valid` are held."""
+        return self.owner.token_ids if self.owner else self.donated_ids
 
     @property
     def is_donor(self) -> bool:
@@ -99,6 +107,7 @@ class KVCache:
                 source.last_used = self._tick()
             else:
                 num_reused = 0  # a copy does not fit: compute those tokens again
+        self._take_over(seq, target, source if num_reused else None, num_reused)
         target.owner = seq
         target.donated_ids = []
         seq.slot = target.index
@@ -161,6 +170,10 @@ class KVCache:
             logit_indices=np.arange(size - piece.num_logits, size),
         )
 
+    def chunk_size(self, seq: Sequence, size: int) -> int:
+        """The tokens of the next chunk of `seq`, of which `size` are allowed."""
+        return size
+
     def check_integrity(self) -> None:
         """Raise AssertionError if a slot is shared, lost or claims what it does not hold."""
         owners = [slot.owner for slot in self._slots if slot.owner]
@@ -177,10 +190,9 @@ class KVCache:
         usable = len(seq.token_ids) - 2
         best, best_length = None, MIN_REUSED_TOKENS - 1
         for slot in self._slots:
-            held = slot.owner.token_ids if slot.owner else slot.donated_ids
             length = min(slot.num_valid, usable)
             if length > best_length:
-                length = common_prefix(held, seq.token_ids, length)
+                length = self._reusable(slot, common_prefix(slot.held_ids, seq.token_ids, length))
                 if length > best_length:
                     best, best_length = slot, length
         return best, best_length if best else 0
@@ -196,7 +208,7 @@ class KVCache:
         return min(spare or idle, key=lambda slot: slot.last_used, default=None)
 
     def _make_room(self, slot: Slot, num_rows: int, keep: tuple[Slot, ...]) -> bool:
-        growth = max(num_rows - slot.num_touched, 0) * self._memory.bytes_per_token
+        growth = self._growth(slot, num_rows)
         while growth and self.used_bytes + growth > self.limit_bytes:
             donors = [s for s in self._slots if s.owner is None and s.num_touched and s not in keep]
             if not donors:
@@ -205,9 +217,21 @@ class KVCache:
         slot.num_touched = max(slot.num_touched, num_rows)
         return True
 
+    def _growth(self, slot: Slot, num_rows: int) -> int:
+        """Bytes that become resident when a slot has `num_rows` rows."""
+        return max(num_rows - slot.num_touched, 0) * self._memory.bytes_per_token
+
+    def _reusable(self, slot: Slot, length: int) -> int:
+        """Of the first `length` tokens of a slot as many as another sequence can go on from."""
+        return length
+
+    def _take_over(self, seq: Sequence, target: Slot, source: Slot | None, num_reused: int) -> None:
+        """Called before `seq` owns `target`, which holds `num_reused` tokens of `source` for it."""
+
     def _evict(self, slot: Slot) -> None:
         self._memory.release_slot(slot.index)
         slot.donated_ids = []
+        slot.snapshots = []
         slot.num_touched = 0
 
     def _swap(self, low: Slot, high: Slot) -> None:
@@ -215,6 +239,8 @@ class KVCache:
         low_valid, high_valid = low.num_valid, high.num_valid
         low.owner, high.owner = high.owner, low.owner
         low.donated_ids, high.donated_ids = high.donated_ids, low.donated_ids
+        low.snapshots, high.snapshots = high.snapshots, low.snapshots
+        low.parting, high.parting = high.parting, low.parting
         low.last_used, high.last_used = high.last_used, low.last_used
         low.num_touched = max(low.num_touched, high_valid)
         high.num_touched = max(high.num_touched, low_valid)

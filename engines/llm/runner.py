@@ -147,3 +147,24 @@ class ModelRunner(Runner, Protocol):
     def release_slot(self, slot: int) -> None:
         """Give the memory of a slot back to the system; its content is lost."""
         ...
+
+
+class StatefulRunner(ModelRunner, Protocol):
+    """A model that keeps, beside what grows by the token, states that cannot be rolled back.
+
+    A run changes them in each of its slots, so none may run idle. In a slot that holds no token
+    they are zero: a run with `past_lens` of 0 starts there, whatever was left behind.
+    """
+
+    @property
+    def bytes_per_slot(self) -> int:
+        """Memory of the states of one slot; 0 of a model that has none."""
+        ...
+
+    def save_state(self, slot: int) -> object:
+        """A copy of the states of a slot."""
+        ...
+
+    def load_state(self, slot: int, state: object) -> None:
+        """Set the states of a slot to what `save_state` gave."""
+        ...

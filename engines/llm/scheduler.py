@@ -162,8 +162,7 @@ class Scheduler:
 
     def _schedule_decode(self) -> ScheduledBatch | None:
         self._decode_is_next = False
-        self.cache.compact()
-        self._reserve_running()
+        self._bring_together()
         if not self.running:
             return self._schedule_prefill()
         draft = self._draft()
@@ -209,6 +208,14 @@ class Scheduler:
             if seq in self.running:  # an older one may have sent it back to wait
                 self._reserve(seq, 1)
 
+    def _bring_together(self) -> None:
+        """Move running sequences to the first slots and make room for a token of each."""
+        num_running = None
+        while num_running != len(self.running):  # one that gave way has left a hole
+            num_running = len(self.running)
+            self.cache.compact()
+            self._reserve_running()
+
     def _draft(self) -> list[int]:
         """What a sequence that has the engine to itself may say next."""
         if not self.config.max_draft_tokens or self.waiting or self.prefilling:
@@ -252,7 +259,7 @@ class Scheduler:
         remaining = seq.num_tokens - seq.num_computed_tokens
         if remaining == chunk + 1:
             return chunk - 1  # a tail of one token would meet the kernels of decode
-        return min(chunk, remaining)
+        return self.cache.chunk_size(seq, min(chunk, remaining))
 
     def _reserve(self, seq: Sequence, num_new_tokens: int) -> bool:
         """Make room in the cache; True if `seq` has it, False if `seq` itself gave way."""

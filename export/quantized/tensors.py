@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from export.errors import CheckpointError
@@ -36,6 +38,14 @@ class QuantizedTensorFiles(TensorFiles):
     def bits(self) -> int:
         """The smallest number of bits of a matrix."""
         return min(matrix.bits for matrix in self._matrices.values())
+
+    def renamed(self, rename: Callable[[str], str]) -> QuantizedTensorFiles:
+        """The same under other names."""
+        return QuantizedTensorFiles(
+            {rename(name): self.stored(name) for name in self},
+            {rename(name): matrix for name, matrix in self._matrices.items()},
+            self.description,
+        )
 
     @property
     def plain_names(self) -> list[str]:

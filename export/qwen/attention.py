@@ -59,10 +59,11 @@ class GroupQueryAttentionEmitter:
             for kind in ("key", "value")
         ]
         sequences = self._sequences
+        heads, gate = self._queries_keys_values(x, layer, node)
         attended, *present = graph.ops(
             "GroupQueryAttention",
             [
-                *self._queries_keys_values(x, layer, node),
+                *heads,
                 *past,
                 sequences.seqlens_k,
                 sequences.total_sequence_length,
@@ -78,22 +79,51 @@ class GroupQueryAttentionEmitter:
         )
         for kind, value in zip(("key", "value"), present, strict=True):
             graph.output(value, f"present.{layer}.{kind}", graph.dtype, self._cache_shape)
-        return attended
+        if gate is None:
+            return attended
+        opened = graph.op("Sigmoid", [gate], f"{node}.gate_opened")
+        return graph.op("Mul", [attended, opened], f"{node}.heads_gated")
 
-    def _queries_keys_values(self, x: ir.Value, layer: int, node: str) -> list[ir.Value | None]:
+    def _queries_keys_values(
+        self, x: ir.Value, layer: int, node: str
+    ) -> tuple[list[ir.Value | None], ir.Value | None]:
+        """What the operator takes of them, and the gate of what the heads read."""
         config = self._config
         if config.packs_qkv:  # the operator splits a packed projection itself
-            return [self._linear.emit(x, self._projection(layer, f"{node}.qkv", "qkv")), None, None]
+            packed = self._linear.emit(x, self._projection(layer, f"{node}.qkv", "qkv"))
+            return [packed, None, None], None
         q, k, v = (
             self._linear.emit(x, self._projection(layer, f"{node}.{kind}", kind)) for kind in "qkv"
         )
+        gate = None
+        if config.gates_heads:
+            q, gate = self._split_gate(q, node)
         if config.qk_norm:
             q = self._normalize_heads(q, layer, f"{node}.q")
             k = self._normalize_heads(k, layer, f"{node}.k")
         scale = self._sequences.query_scale
         if scale is not None:
             q = self._graph.op("Mul", [q, scale], f"{node}.q_scaled")
-        return [q, k, v]
+        return [q, k, v], gate
+
+    def _split_gate(self, x: ir.Value, node: str) -> tuple[ir.Value, ir.Value]:
+        """Each head's query and gate stand side by side; [n, S, 2 * width] -> two [n, S, width]."""
+        graph, head_dim = self._graph, self._config.head_dim
+        by_head = graph.constant("by_gated_head", np.array([0, 0, -1, 2 * head_dim], np.int64))
+        flat = graph.constant("flat_heads", np.array([0, 0, -1], np.int64))
+        q, gate = graph.ops(
+            "Split",
+            [
+                graph.op("Reshape", [x, by_head], f"{node}.q_gate_by_head"),
+                graph.constant("head_and_gate", np.array([head_dim, head_dim], np.int64)),
+            ],
+            [f"{node}.q_by_head", f"{node}.gate_by_head"],
+            axis=-1,
+        )
+        return (
+            graph.op("Reshape", [q, flat], f"{node}.q_alone"),
+            graph.op("Reshape", [gate, flat], f"{node}.gate"),
+        )
 
     def _projection(self, layer: int, node: str, kinds: str) -> Projection:
         names = tuple(f"model.layers.{layer}.self_attn.{kind}_proj" for kind in kinds)
@@ -109,6 +139,7 @@ class GroupQueryAttentionEmitter:
         by_head = graph.constant("by_head", np.array([0, 0, -1, self._config.head_dim], np.int64))
         flat = graph.constant("flat_heads", np.array([0, 0, -1], np.int64))
         weight = self._tensors.read(f"model.layers.{layer}.self_attn.{kind}_norm.weight")
+        weight = weight + np.float32(self._config.norm_offset)
         normalized = graph.op(
             "SimplifiedLayerNormalization",
             [

@@ -8,9 +8,16 @@ from typing import Any
 
 from export.errors import CheckpointError
 from export.qwen.families import FAMILIES, QWEN1, Family
+from export.qwen.hybrid import (
+    DeltaNetConfig,
+    read_delta_net,
+    read_layer_types,
+    read_rotary_share,
+)
 from export.qwen.rope import RopeParameters, read_rope_parameters
 
 HEAD_DIM_MULTIPLE = 16  # what GroupQueryAttention rotates
+ROTARY_MULTIPLE = 16  # of the part of a head that is rotated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +40,26 @@ class DecoderConfig:
     qkv_bias: bool
     output_bias: bool
     qk_norm: bool
+    norm_offset: float = 0.0  # added to the stored weights of norms
+    gates_heads: bool = False  # whether the q projection brings a gate of what the heads read
+    rotary_share: float = 1.0  # of each head
+    delta_net: DeltaNetConfig | None = None
+    is_delta_net: tuple[bool, ...] = ()  # for each layer, of a model that has some
     logn_length: int | None = None  # queries behind it grow with the logarithm of their position
 
     @property
     def packs_qkv(self) -> bool:
         """Whether nothing comes between the projections of a layer's q, k and v and its heads."""
         return not self.qk_norm and self.logn_length is None
+
+    @property
+    def rotary_width(self) -> int:
+        """The numbers of each head that are rotated."""
+        return int(self.head_dim * self.rotary_share)
+
+    def delta_net_of(self, layer: int) -> DeltaNetConfig | None:
+        """The shape of a layer that is a Gated DeltaNet; None of one with attention."""
+        return self.delta_net if self.delta_net and self.is_delta_net[layer] else None
 
     @property
     def default_context(self) -> int:
@@ -86,6 +107,8 @@ def read_decoder_config(config: dict[str, Any]) -> DecoderConfig:
         )
     try:
         decoder = _translate(family.respell(config), family)
+        if family.is_hybrid:
+            decoder = _as_hybrid(decoder, family.respell(config), family)
     except KeyError as error:
         raise CheckpointError(f"config.json has no field {error}") from None
     except (TypeError, ValueError, ZeroDivisionError) as error:
@@ -129,13 +152,29 @@ def _translate(config: dict[str, Any], family: Family) -> DecoderConfig:
         vocab_size=int(config["vocab_size"]),
         max_position_embeddings=int(config["max_position_embeddings"]),
         rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
-        rope=read_rope_parameters(config),
+        rope=read_rope_parameters(config, partial=family.is_hybrid),
         sliding_window=_read_sliding_window(config, num_layers),
         tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
         qkv_bias=family.qkv_bias(config),
         output_bias=family.output_bias(config),
         qk_norm=family.qk_norm,
         logn_length=config.get("logn_length"),
+    )
+
+
+def _as_hybrid(decoder: DecoderConfig, config: dict[str, Any], family: Family) -> DecoderConfig:
+    if int(config.get("num_experts") or 0):
+        raise CheckpointError(
+            f"the checkpoint is a mixture of {config['num_experts']} experts, which is not "
+            f"supported of {family.name}"
+        )
+    return replace(
+        decoder,
+        norm_offset=1.0,
+        gates_heads=True,
+        rotary_share=read_rotary_share(config),
+        delta_net=read_delta_net(config, packs_projections=family.packs_delta_net),
+        is_delta_net=read_layer_types(config, decoder.num_layers),
     )
 
 
@@ -164,4 +203,10 @@ def _check_shape(decoder: DecoderConfig) -> None:
         raise CheckpointError(
             f"config.json has head_dim = {decoder.head_dim}, but only multiples of "
             f"{HEAD_DIM_MULTIPLE} are supported"
+        )
+    if decoder.rotary_width % ROTARY_MULTIPLE or not 0 < decoder.rotary_share <= 1:
+        raise CheckpointError(
+            f"config.json has partial_rotary_factor = {decoder.rotary_share}, which rotates "
+            f"{decoder.rotary_width} of {decoder.head_dim} numbers of a head, but only multiples "
+            f"of {ROTARY_MULTIPLE} are supported"
         )

@@ -27,6 +27,7 @@ from export.precision import NodePrecision
 from export.quantize import quantize_rows
 from export.qwen.attention import GroupQueryAttentionEmitter, SequenceInputs
 from export.qwen.config import DecoderConfig
+from export.qwen.delta_net import DeltaNetEmitter, delta_net_states
 from export.qwen.logn import logn_table, query_scale
 from export.qwen.outputs import emit_candidates
 from export.qwen.paged_attention import PagedAttentionEmitter
@@ -39,25 +40,44 @@ from export.tensor_files import TensorFiles
 
 def node_names(config: DecoderConfig) -> list[str]:
     """The nodes whose precision can be chosen."""
-    qkv = ["qkv"] if config.packs_qkv else ["q", "k", "v"]
-    in_layer = [f"attention.{name}" for name in [*qkv, "o"]] + ["mlp.gate", "mlp.up", "mlp.down"]
-    layers = [f"layers.{layer}.{name}" for layer in range(config.num_layers) for name in in_layer]
+    layers = [
+        f"layers.{layer}.{name}"
+        for layer in range(config.num_layers)
+        for name in [
+            *(f"attention.{kind}" for kind in [*_projections_of(config, layer), "o"]),
+            *("mlp.gate", "mlp.up", "mlp.down"),
+        ]
+    ]
     return ["embedding", *layers, "head"]
 
 
+def _projections_of(config: DecoderConfig, layer: int) -> list[str]:
+    """The projections into a layer's heads."""
+    delta_net = config.delta_net_of(layer)
+    if delta_net is not None:
+        return ["qkvg"] if delta_net.packs_projections else ["qkv", "gate"]
+    return ["qkv"] if config.packs_qkv else ["q", "k", "v"]
+
+
 def state_specs(config: DecoderConfig, dtype: StateDtype = "float32") -> tuple[StateSpec, ...]:
-    """The caches of the graph, keys and values of each layer."""
-    return tuple(
-        StateSpec(
-            input=f"past_key_values.{layer}.{kind}",
-            output=f"present.{layer}.{kind}",
-            heads=config.num_kv_heads,
-            width=config.head_dim,
-            dtype=dtype,
-        )
-        for layer in range(config.num_layers)
-        for kind in ("key", "value")
-    )
+    """What the graph keeps of each layer: keys and values, or the states of a Gated DeltaNet."""
+    states: list[StateSpec] = []
+    for layer in range(config.num_layers):
+        delta_net = config.delta_net_of(layer)
+        if delta_net is not None:
+            states += delta_net_states(delta_net, layer)
+            continue
+        states += [
+            StateSpec(
+                input=f"past_key_values.{layer}.{kind}",
+                output=f"present.{layer}.{kind}",
+                heads=config.num_kv_heads,
+                width=config.head_dim,
+                dtype=dtype,
+            )
+            for kind in ("key", "value")
+        ]
+    return tuple(states)
 
 
 class AttentionEmitter(Protocol):
@@ -110,13 +130,14 @@ class DecoderEmitter:
         graph, config = self._graph, self._config
         input_ids, attention = self._attention()
         logit_indices = graph.input("logit_indices", "int64", ["R"])
+        emitters = [self._delta_net(layer) or attention for layer in range(config.num_layers)]
         residual: ir.Value | None = None
         hidden, embedding_table = self._embed(input_ids)
         advance("embedding")
         for layer in range(config.num_layers):
             name = f"layers.{layer}"
             normed, residual = self._norm(hidden, residual, layer, "input_layernorm")
-            heads = attention.emit(normed, layer)
+            heads = emitters[layer].emit(normed, layer)
             if layer == config.num_layers - 1:
                 # Behind the last attention no row sees another: only those that get logits go on.
                 heads = self._take_rows(heads, logit_indices, f"{name}.heads_taken")  # [R, ...]
@@ -153,9 +174,18 @@ class DecoderEmitter:
             config, graph, self._linear, self._tensors, sequences
         )
 
+    def _delta_net(self, layer: int) -> DeltaNetEmitter | None:
+        config = self._config
+        delta_net = config.delta_net_of(layer)
+        if delta_net is None:
+            return None
+        return DeltaNetEmitter(
+            delta_net, self._graph, self._linear, self._tensors, config.rms_norm_eps
+        )
+
     def _sequence_inputs(self, input_ids: ir.Value) -> SequenceInputs:
         graph, logn_length = self._graph, self._config.logn_length
-        cos, sin = rope_tables(self._config.rope, self._config.head_dim, self._num_rows)
+        cos, sin = rope_tables(self._config.rope, self._config.rotary_width, self._num_rows)
         seqlens_k = graph.input("seqlens_k", "int32", ["n"])
         logn = None if logn_length is None else logn_table(logn_length, self._num_rows)
         return SequenceInputs(
@@ -193,7 +223,9 @@ class DecoderEmitter:
         graph, epsilon = self._graph, self._config.rms_norm_eps
         node = "final_norm" if layer is None else f"layers.{layer}.{name}"
         tensor = name if layer is None else f"model.layers.{layer}.{name}.weight"
-        weight = graph.weight(f"{node}.weight", self._tensors.read(tensor))
+        weight = graph.weight(
+            f"{node}.weight", self._tensors.read(tensor) + np.float32(self._config.norm_offset)
+        )
         if residual is None:
             return self._operators.normalize(x, weight, node, epsilon), x
         return self._operators.add_and_normalize(x, residual, weight, node, epsilon)
@@ -204,6 +236,9 @@ class DecoderEmitter:
         return self._graph.op("Gather", [flat, indices], name, axis=0)
 
     def _output_projection(self, layer: int) -> Projection:
+        if self._config.delta_net_of(layer) is not None:
+            name = f"model.layers.{layer}.linear_attn.out_proj"
+            return Projection(f"layers.{layer}.attention.o", (f"{name}.weight",))
         name = f"model.layers.{layer}.self_attn.o_proj"
         biases = (f"{name}.bias",) if self._config.output_bias else ()
         return Projection(f"layers.{layer}.attention.o", (f"{name}.weight",), biases)

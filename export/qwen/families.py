@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from export.qwen import qwen1
+from export.qwen import hybrid, qwen1
 from export.tensor_files import TensorFiles
 
 Config = dict[str, Any]
@@ -25,6 +25,9 @@ class Family:
         qk_norm: Whether each head's q and k are normalized before they are rotated.
         respell: Gives config.json in the names of Qwen2.
         rename: Gives the tensors under the names of Qwen2.
+        is_hybrid: Whether most layers are Gated DeltaNets, the others gate their heads and rotate a
+            part of them, and norms are stored as what they differ from one by.
+        packs_delta_net: Whether a Gated DeltaNet's projections stand together for each key head.
         in_transformers: Whether transformers has the architecture, without code of the checkpoint.
     """
 
@@ -35,6 +38,8 @@ class Family:
     qk_norm: bool
     respell: Callable[[Config], Config] = lambda config: config
     rename: Callable[[Config, TensorFiles], TensorFiles] = lambda config, tensors: tensors
+    is_hybrid: bool = False
+    packs_delta_net: bool = False
     in_transformers: bool = True
 
 
@@ -73,8 +78,36 @@ QWEN3 = Family(
     qk_norm=True,
 )
 
+QWEN3_NEXT = Family(
+    name="qwen3-next",
+    head_dim=lambda config: int(config.get("head_dim") or 256),
+    qkv_bias=_attention_bias,
+    output_bias=_attention_bias,
+    qk_norm=True,
+    is_hybrid=True,
+    packs_delta_net=True,
+)
+
+QWEN3_5 = Family(
+    name="qwen3.5",
+    head_dim=lambda config: int(config.get("head_dim") or 256),
+    qkv_bias=_attention_bias,
+    output_bias=_attention_bias,
+    qk_norm=True,
+    respell=hybrid.respell,
+    rename=hybrid.rename,
+    is_hybrid=True,
+)
+
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {"QWenLMHeadModel": QWEN1, "Qwen2ForCausalLM": QWEN2, "Qwen3ForCausalLM": QWEN3}
+    {
+        "QWenLMHeadModel": QWEN1,
+        "Qwen2ForCausalLM": QWEN2,
+        "Qwen3ForCausalLM": QWEN3,
+        "Qwen3NextForCausalLM": QWEN3_NEXT,
+        "Qwen3_5ForCausalLM": QWEN3_5,
+        "Qwen3_5ForConditionalGeneration": QWEN3_5,
+    }
 )
 
 

@@ -51,14 +51,18 @@ class RopeParameters:
         return replace(self, theta=self.theta * alpha ** (head_dim / (head_dim - 2)))
 
 
-def read_rope_parameters(config: dict[str, Any]) -> RopeParameters:
+def read_rope_parameters(config: dict[str, Any], *, partial: bool = False) -> RopeParameters:
     """Read both spellings: `rope_theta` with `rope_scaling`, and `rope_parameters`.
+
+    Args:
+        config: The content of config.json.
+        partial: Whether heads may be rotated in part.
 
     Raises:
         CheckpointError: The type is neither default nor yarn, or a number is missing.
     """
     settings = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    _refuse_unknown(config, settings)
+    _refuse_unknown(config, settings, partial)
     theta = settings.get("rope_theta", config.get("rope_theta"))
     rope_type = settings.get("rope_type", settings.get("type", "default"))
     try:
@@ -78,11 +82,11 @@ def read_rope_parameters(config: dict[str, Any]) -> RopeParameters:
     )
 
 
-def _refuse_unknown(config: dict[str, Any], settings: dict[str, Any]) -> None:
-    partial = settings.get("partial_rotary_factor", config.get("partial_rotary_factor"))
-    if partial not in (None, 1):
+def _refuse_unknown(config: dict[str, Any], settings: dict[str, Any], partial: bool) -> None:
+    share = settings.get("partial_rotary_factor", config.get("partial_rotary_factor"))
+    if share not in (None, 1) and not partial:
         raise CheckpointError(
-            f"config.json has partial_rotary_factor = {partial}, but only whole heads are rotated"
+            f"config.json has partial_rotary_factor = {share}, but only whole heads are rotated"
         )
     if any(isinstance(value, dict) for value in settings.values()):
         raise CheckpointError(

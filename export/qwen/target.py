@@ -105,6 +105,11 @@ def graph_target(
             f"the model scales its queries by their position beyond {config.logn_length} tokens, "
             f"which engines for {target} do not: add --max-context {config.logn_length} or less"
         )
+    if target != "ort-cpu" and config.delta_net is not None:
+        raise ExportError(
+            f"the model has Gated DeltaNet layers, which engines for {target} lack: leave out "
+            "--target"
+        )
     if target != "cuda":
         if kv_cache == "blocks":
             raise ExportError(f"--kv-cache is blocks, but the target {target} keeps slots")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from export.qwen.config import DecoderConfig
+from export.qwen.hybrid import DeltaNetConfig
 from export.tensor_files import TensorFiles
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -23,7 +24,14 @@ def expected_tensors(config: DecoderConfig) -> Shapes:
     if not config.tie_word_embeddings:
         shapes[HEAD] = (config.vocab_size, config.hidden_size)
     for layer in range(config.num_layers):
-        shapes |= _layer_tensors(config, f"model.layers.{layer}")
+        prefix = f"model.layers.{layer}"
+        delta_net = config.delta_net_of(layer)
+        heads = (
+            _attention_tensors(config, f"{prefix}.self_attn")
+            if delta_net is None
+            else _delta_net_tensors(delta_net, config.hidden_size, f"{prefix}.linear_attn")
+        )
+        shapes |= _layer_tensors(config, prefix) | heads
     return shapes
 
 
@@ -39,20 +47,45 @@ def check_tensors(config: DecoderConfig, tensors: TensorFiles) -> None:
 
 def _layer_tensors(config: DecoderConfig, prefix: str) -> Shapes:
     hidden, mlp = config.hidden_size, config.intermediate_size
-    attention = f"{prefix}.self_attn"
-    rows = {
-        "q_proj": config.num_heads * config.head_dim,
-        "k_proj": config.num_kv_heads * config.head_dim,
-        "v_proj": config.num_kv_heads * config.head_dim,
-    }
-    shapes: Shapes = {
+    return {
         f"{prefix}.input_layernorm.weight": (hidden,),
         f"{prefix}.post_attention_layernorm.weight": (hidden,),
         f"{prefix}.mlp.gate_proj.weight": (mlp, hidden),
         f"{prefix}.mlp.up_proj.weight": (mlp, hidden),
         f"{prefix}.mlp.down_proj.weight": (hidden, mlp),
-        f"{attention}.o_proj.weight": (hidden, rows["q_proj"]),
     }
+
+
+def _delta_net_tensors(delta_net: DeltaNetConfig, hidden: int, prefix: str) -> Shapes:
+    heads, values = delta_net.num_value_heads, delta_net.values_width
+    shapes: Shapes = {
+        f"{prefix}.A_log": (heads,),
+        f"{prefix}.dt_bias": (heads,),
+        f"{prefix}.conv1d.weight": (delta_net.convolved_width, 1, delta_net.kernel_size),
+        f"{prefix}.norm.weight": (delta_net.value_width,),
+        f"{prefix}.out_proj.weight": (hidden, values),
+    }
+    if delta_net.packs_projections:
+        return shapes | {
+            f"{prefix}.in_proj_qkvz.weight": (delta_net.convolved_width + values, hidden),
+            f"{prefix}.in_proj_ba.weight": (2 * heads, hidden),
+        }
+    return shapes | {
+        f"{prefix}.in_proj_qkv.weight": (delta_net.convolved_width, hidden),
+        f"{prefix}.in_proj_z.weight": (values, hidden),
+        f"{prefix}.in_proj_a.weight": (heads, hidden),
+        f"{prefix}.in_proj_b.weight": (heads, hidden),
+    }
+
+
+def _attention_tensors(config: DecoderConfig, attention: str) -> Shapes:
+    hidden, width = config.hidden_size, config.num_heads * config.head_dim
+    rows = {
+        "q_proj": 2 * width if config.gates_heads else width,
+        "k_proj": config.num_kv_heads * config.head_dim,
+        "v_proj": config.num_kv_heads * config.head_dim,
+    }
+    shapes: Shapes = {f"{attention}.o_proj.weight": (hidden, width)}
     for projection, size in rows.items():
         shapes[f"{attention}.{projection}.weight"] = (size, hidden)
         if config.qkv_bias:

@@ -37,11 +37,13 @@ class HashRunner:
     max_context: int = 64
     vocab_size: int = 97
     bytes_per_token: int = 10
+    bytes_per_slot: int = 0  # above 0: the next token depends on a state that nothing rolls back
     habit: float = 0.0  # how often the next token is one that the last two tokens stand for
     batches: list[Batch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rows = np.full((self.num_slots, self.max_context + 1), JUNK, np.int64)
+        self.states = [0] * self.num_slots
 
     def run(self, batch: Batch) -> ArrayLogits:
         num_rows, size = batch.input_ids.shape
@@ -54,21 +56,39 @@ class HashRunner:
         for row in range(num_rows):
             slot, past = batch.first_slot + row, int(batch.past_lens[row])
             self.rows[slot, past : past + size] = batch.input_ids[row]
+            if past == 0:
+                self.states[slot] = 0
             for step in range(size):
                 held = tuple(self.rows[slot, : past + step + 1].tolist())
+                if self.bytes_per_slot:
+                    # Of all tokens that ever ran here since the first.
+                    self.states[slot] = _digest(
+                        (self.states[slot], int(batch.input_ids[row, step]))
+                    )
+                    held = (*held, self.states[slot])
                 logits[row * size + step] = hash_logits(held, self.vocab_size, self.habit)
         return ArrayLogits(logits[batch.logit_indices])
 
     def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
         self.rows[target, :num_tokens] = self.rows[source, :num_tokens]
+        self.states[target] = self.states[source]
 
     def swap_slots(self, first: int, second: int, num_first: int, num_second: int) -> None:
         kept = self.rows[first, :num_first].copy()
         self.rows[first, :num_second] = self.rows[second, :num_second]
         self.rows[second, :num_first] = kept
+        self.states[first], self.states[second] = self.states[second], self.states[first]
+
+    def save_state(self, slot: int) -> object:
+        return self.states[slot]
+
+    def load_state(self, slot: int, state: object) -> None:
+        assert isinstance(state, int)
+        self.states[slot] = state
 
     def release_slot(self, slot: int) -> None:
         self.rows[slot] = JUNK
+        self.states[slot] = JUNK
 
     def close(self) -> None:
         self.rows[:] = JUNK

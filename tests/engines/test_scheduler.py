@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from engines.errors import ContextLengthExceeded, InvalidRequest
 from engines.llm.engine import LLMEngine
+from engines.llm.kv_cache import KVCache
 from engines.llm.sampling_params import SamplingParams
 from engines.llm.scheduler import SchedulerConfig
 from engines.llm.sequence import FinishReason, Sequence
+from engines.llm.snapshot_cache import SnapshotCache
 from tests.engines.fakes import HashRunner
 
 EOS = 3
@@ -42,19 +44,26 @@ def make_engine(
         max_draft_tokens=max_draft_tokens,
         eos_token_ids=frozenset({EOS}),
     )
-    return LLMEngine(runner, config, limit_tokens * runner.bytes_per_token, "test")
+    limit = limit_tokens * runner.bytes_per_token
+    return LLMEngine(runner, config, slot_cache(runner, limit), "test")
 
 
-def run_alone(prompt: tuple[int, ...], sampling: SamplingParams, habit: float = 0.0) -> list[int]:
+def slot_cache(runner: HashRunner, limit: int) -> KVCache:
+    return SnapshotCache(runner, limit) if runner.bytes_per_slot else KVCache(runner, limit)
+
+
+def run_alone(
+    prompt: tuple[int, ...], sampling: SamplingParams, habit: float = 0.0, bytes_per_slot: int = 0
+) -> list[int]:
     """The same sequence in an engine of its own, its prompt in one piece."""
-    runner = HashRunner(num_slots=1, habit=habit)
+    runner = HashRunner(num_slots=1, habit=habit, bytes_per_slot=bytes_per_slot)
     config = SchedulerConfig(
         max_num_seqs=1,
         max_context=runner.max_context,
         prefill_chunk=runner.max_context,
         eos_token_ids=frozenset({EOS}),
     )
-    engine = LLMEngine(runner, config, 10_000, "test")
+    engine = LLMEngine(runner, config, slot_cache(runner, 100_000), "test")
     engine.add(Sequence.from_prompt(0, list(prompt), sampling))
     tokens = []
     while engine.has_work:
