@@ -106,7 +106,7 @@ def test_a_vision_tower_is_left_out_with_a_sentence(whole_checkpoint, compiled):
 
 
 @pytest.mark.parametrize("family", HYBRIDS)
-@pytest.mark.parametrize(("precision", "limit"), [("int8", 0.1), ("int4", 0.5)])
+@pytest.mark.parametrize(("precision", "limit"), [("int8", 0.15), ("int4", 0.75)])
 def test_quantized_logits_stay_near_fp32(compiled, checkpoint, family, precision, limit):
     folder = checkpoint(
         family, num_hidden_layers=2, layer_types=["linear_attention", "full_attention"]
