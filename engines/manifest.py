@@ -12,6 +12,12 @@ from typing import Literal
 import msgspec
 
 from engines.errors import EngineIncompatible, EngineNotFound, InvalidManifest
+from engines.pooling.spec import (
+    EmbeddingSpec,
+    EmbeddingVerification,
+    RerankSpec,
+    RerankVerification,
+)
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "engine.json"
@@ -248,7 +254,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The content of `engine.json`."""
 
     format_version: int = FORMAT_VERSION
-    kind: Literal["chat", "image", "embedding"]
+    kind: Literal["chat", "image", "embedding", "rerank"]
     id: str
     family: str
     created: int  # seconds since the epoch
@@ -261,8 +267,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, FileEntry]
     chat: ChatSpec | None = None
     image: ImageSpec | None = None
+    embedding: EmbeddingSpec | None = None
+    rerank: RerankSpec | None = None
     verification: Verification | None = None
     image_verification: ImageVerification | None = None
+    embedding_verification: EmbeddingVerification | None = None
+    rerank_verification: RerankVerification | None = None
     quantization: QuantizationReport | None = None
     precision_reason: str | None = None  # the sentence that says why an image model is not int8
     unused_weights: str | None = None  # the sentence that says what of the checkpoint is left out
@@ -318,11 +328,13 @@ def is_inside(name: str) -> bool:
 
 
 def _check_spec(manifest: Manifest, path: Path) -> None:
-    for kind, spec in (("chat", manifest.chat), ("image", manifest.image)):
-        if manifest.kind == kind and spec is None:
-            raise InvalidManifest(f"{path} is of kind {kind} but has no field `{kind}`")
-    if manifest.chat is not None and manifest.chat.graph not in manifest.files:
-        raise InvalidManifest(f"{path} does not list its graph {manifest.chat.graph!r} in `files`")
+    if getattr(manifest, manifest.kind) is None:
+        raise InvalidManifest(
+            f"{path} is of kind {manifest.kind} but has no field `{manifest.kind}`"
+        )
+    for spec in (manifest.chat, manifest.embedding, manifest.rerank):
+        if spec is not None and spec.graph not in manifest.files:
+            raise InvalidManifest(f"{path} does not list its graph {spec.graph!r} in `files`")
     for name in manifest.image.files if manifest.image is not None else ():
         if name not in manifest.files:
             raise InvalidManifest(f"{path} does not list {name!r} of its image model in `files`")

@@ -28,6 +28,8 @@ from export.diffusion.quantization.prompts import read_calibration_prompts
 from export.errors import CheckpointError, ExportError
 from export.hub import download_checkpoint, is_hub_id
 from export.plans import add_plans
+from export.pooling.compile import compile_pooling_engine, plan_pooling
+from export.pooling.task import find_task
 from export.progress import Progress
 from export.report import Summary, print_json, print_table
 from export.verification import check_bars, run_verification
@@ -58,7 +60,7 @@ def export_engine(config: ExportConfig, progress: Progress) -> Summary:
     source = find_checkpoint(config)
     engine_id = config.name or source.name
     check_engine_id(engine_id)
-    plan = _plan_image if is_diffusion_checkpoint(source.folder) else _plan_chat
+    plan = _plan_image if is_diffusion_checkpoint(source.folder) else _plan_language
     build = plan(source, engine_id, config)
     target = config.output / slug(engine_id)
     with workspace(target, force=config.force) as folder:
@@ -68,6 +70,8 @@ def export_engine(config: ExportConfig, progress: Progress) -> Summary:
             compiled,
             verification=result.report,
             image_verification=result.image_report,
+            embedding_verification=result.embedding_report,
+            rerank_verification=result.rerank_report,
             verification_skipped=result.skipped,
         )
         write_manifest(manifest, folder)
@@ -97,7 +101,7 @@ def find_checkpoint(config: ExportConfig) -> CheckpointSource:
     return CheckpointSource(folder, config.checkpoint_path, revision)
 
 
-def _plan_chat(source: CheckpointSource, engine_id: str, config: ExportConfig) -> Build:
+def _plan_language(source: CheckpointSource, engine_id: str, config: ExportConfig) -> Build:
     if config.lora:
         raise ExportError(
             f"--lora is for image models, but {config.checkpoint_path} is a language model: merge "
@@ -126,7 +130,10 @@ def _plan_chat(source: CheckpointSource, engine_id: str, config: ExportConfig) -
         target=config.target,
         kv_cache=config.kv_cache,
     )
-    return partial(compile_engine, plan_compilation(checkpoint, options))
+    task = find_task(source.folder, config.task)
+    if task == "chat":
+        return partial(compile_engine, plan_compilation(checkpoint, options))
+    return partial(compile_pooling_engine, plan_pooling(checkpoint, options, task))
 
 
 def _plan_image(source: CheckpointSource, engine_id: str, config: ExportConfig) -> Build:
@@ -151,6 +158,7 @@ def _image_options(config: ExportConfig) -> ImageBuildOptions:
         "--int4-block-size": config.int4_block_size,
         "--max-context": config.max_context,
         "--kv-cache": None if config.kv_cache == "auto" else config.kv_cache,
+        "--task": config.task,
     }
     for option, value in for_chat.items():
         if value is not None:

@@ -57,6 +57,10 @@ class ExportConfig:
         Literal[32, 128] | None,
         Parameter(help="weights that share a scale; by default chosen for each node by its error"),
     ] = None
+    task: Annotated[
+        Literal["chat", "embedding", "rerank"] | None,
+        Parameter(help="what a language model is for; by default what its files say"),
+    ] = None
     max_context: Annotated[
         int | None, Parameter(help="tokens of prompt and answer; by default all the model can take")
     ] = None

@@ -12,6 +12,7 @@ from export.checkpoint import read_json_object
 from export.diffusion.checkpoint import INDEX_FILE, find_pipeline, is_diffusion_checkpoint
 from export.diffusion.hub_files import choose_files
 from export.errors import CheckpointError, ExportError
+from export.pooling.task import TASK_FILES
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -26,6 +27,7 @@ _CHAT_FILES = (
     "qwen.tiktoken",
     "tokenizer_config.json",
     "chat_template.jinja",
+    *TASK_FILES,
 )
 
 

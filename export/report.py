@@ -80,6 +80,9 @@ def print_table(summary: Summary) -> None:
     if manifest.chat is not None:
         table.add_row("parameters", f"{manifest.chat.num_parameters / 1e6:,.1f} million")
         table.add_row("context", f"{manifest.chat.max_context:,} tokens")
+    if (pooling := manifest.embedding or manifest.rerank) is not None:
+        table.add_row("parameters", f"{pooling.num_parameters / 1e6:,.1f} million")
+        table.add_row("reads", f"{pooling.max_context:,} tokens a text, for {manifest.kind}")
     if manifest.image is not None:
         table.add_row("parameters", f"{manifest.image.num_parameters / 1e6:,.1f} million")
         table.add_row("pictures", _pictures(manifest.image))
@@ -121,6 +124,13 @@ def _agreement(summary: Summary) -> str:
     manifest = summary.manifest
     if manifest.image_verification is not None:
         return _image_agreement(manifest.image_verification, summary.is_untrained)
+    if (embedding := manifest.embedding_verification) is not None:
+        return (
+            f"cosine {embedding.mean_cosine:.5f} (least {embedding.min_cosine:.5f}) against "
+            f"{embedding.reference}"
+        )
+    if (rerank := manifest.rerank_verification) is not None:
+        return f"scores within {rerank.max_score_error:.2g} of those by {rerank.reference}"
     if manifest.verification is not None:
         return _chat_agreement(manifest.verification, summary.is_untrained)
     return f"not verified: {manifest.verification_skipped}"

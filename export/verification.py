@@ -14,6 +14,7 @@ import msgspec
 from engines.manifest import ImageVerification, Manifest
 from export.diffusion.lora.option import Lora
 from export.errors import VerificationFailed
+from export.pooling.bars import check_pooling_bars
 from export.verify import VerificationResult
 
 # precision -> (top-1 agreement at least, mean KL divergence in nats at most)
@@ -67,6 +68,7 @@ def check_bars(manifest: Manifest, result: VerificationResult) -> None:
     """
     if result.image_report is not None:
         _check_image_bars(manifest, result.image_report, result.is_untrained)
+    check_pooling_bars(manifest, result)
     report = result.report
     if report is None or result.is_untrained:
         return

@@ -28,6 +28,7 @@ from engines.manifest import (
     Verification,
     read_manifest,
 )
+from engines.pooling.spec import EmbeddingVerification, RerankVerification
 from export.agreement import AgreementMeter, TrainingDetector
 from export.diffusion.lora.option import pair_loras
 from export.memory import available_memory
@@ -44,6 +45,8 @@ class VerificationResult(msgspec.Struct, frozen=True, kw_only=True):
 
     report: Verification | None = None
     image_report: ImageVerification | None = None
+    embedding_report: EmbeddingVerification | None = None
+    rerank_report: RerankVerification | None = None
     skipped: str | None = None
     is_untrained: bool = False  # random weights: reported, not judged
 
@@ -87,7 +90,7 @@ def verify(manifest: Manifest, config: VerifyConfig) -> VerificationResult:
         return _verify_image(manifest, manifest.image, config)
     if manifest.chat is not None:
         return _verify_chat(manifest, manifest.chat, config)
-    raise ValueError(f"{config.engine_dir} holds an engine of kind {manifest.kind}")
+    return _verify_pooling(manifest, config)
 
 
 def _verify_image(manifest: Manifest, spec: ImageSpec, config: VerifyConfig) -> VerificationResult:
@@ -105,6 +108,28 @@ def _verify_image(manifest: Manifest, spec: ImageSpec, config: VerifyConfig) -> 
     return VerificationResult(image_report=report, is_untrained=is_untrained)
 
 
+def _verify_pooling(manifest: Manifest, config: VerifyConfig) -> VerificationResult:
+    from export.pooling.verify import verify_pooling
+
+    spec = manifest.embedding or manifest.rerank
+    assert spec is not None
+    by_transformers = _is_by_transformers(manifest, config)
+    skipped = _reason_to_skip(manifest, spec.num_parameters, by_transformers)
+    if skipped is not None:
+        return VerificationResult(skipped=skipped)
+    with tempfile.TemporaryDirectory(prefix=".reference-", dir=config.engine_dir) as scratch:
+        report = verify_pooling(
+            manifest,
+            config.engine_dir,
+            config.checkpoint_path,
+            Path(scratch),
+            by_transformers=by_transformers,
+        )
+    if isinstance(report, EmbeddingVerification):
+        return VerificationResult(embedding_report=report)
+    return VerificationResult(rerank_report=report)
+
+
 def _verify_chat(manifest: Manifest, spec: ChatSpec, config: VerifyConfig) -> VerificationResult:
     """Let the engine answer fixed questions, then ask the reference about the same tokens.
 
@@ -112,13 +137,10 @@ def _verify_chat(manifest: Manifest, spec: ChatSpec, config: VerifyConfig) -> Ve
     them (prefill, then a batch of decode steps), and only one model is in memory at a time.
     """
     from export.answers import greedy_answers
-    from export.reference import knows_family
 
     started = time.monotonic()
-    by_transformers = config.reference == "transformers" or (
-        config.reference == "auto" and knows_family(manifest.family)
-    )
-    skipped = _reason_to_skip(manifest, spec, by_transformers)
+    by_transformers = _is_by_transformers(manifest, config)
+    skipped = _reason_to_skip(manifest, spec.num_parameters, by_transformers)
     if skipped is not None:
         return VerificationResult(skipped=skipped)
     prompts = read_prompts(config.engine_dir, max_prompt_tokens=max(1, spec.max_context // 2))
@@ -137,13 +159,19 @@ def _verify_chat(manifest: Manifest, spec: ChatSpec, config: VerifyConfig) -> Ve
     return VerificationResult(report=report, is_untrained=detector.is_untrained)
 
 
-def _reason_to_skip(manifest: Manifest, spec: ChatSpec, by_transformers: bool) -> str | None:
+def _is_by_transformers(config: VerifyConfig) -> bool:
+    from export.reference import has_transformers
+
+    return config.reference == "transformers" or (config.reference == "auto" and has_transformers())
+
+
+def _reason_to_skip(manifest: Manifest, num_parameters: int, by_transformers: bool) -> str | None:
     if manifest.precision == "fp32" and not by_transformers:
         return (
             "transformers is not installed or lacks this model, and an fp32 engine has no other "
             "reference"
         )
-    needed = int(spec.num_parameters * 4 * _HEADROOM)
+    needed = int(num_parameters * 4 * _HEADROOM)
     available = available_memory()
     if needed > available:
         return (

@@ -100,6 +100,8 @@ class DecoderEmitter:
         num_rows: Rows of the rotation tables, which bound those of a slot of the caches.
         target: What the graph is drawn for.
         num_tokens: Columns of the logits that are tokens; None for all.
+        head_rows: Tokens that get logits, for a head of these alone; () leaves out the head, so
+            that `hidden_states` [R, hidden] are the output; None is the whole head.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class DecoderEmitter:
         num_rows: int,
         target: GraphTarget = GraphTarget(),  # noqa: B008  (frozen)
         num_tokens: int | None = None,
+        head_rows: tuple[int, ...] | None = None,
     ) -> None:
         self._config = config
         self._tensors = tensors
@@ -124,6 +127,7 @@ class DecoderEmitter:
         self._num_rows = num_rows
         self._target = target
         self._num_tokens = num_tokens or config.vocab_size
+        self._head_rows = head_rows
 
     def emit(self, advance: Callable[[str], None]) -> None:
         """Emit everything; `advance` is told each part that is done."""
@@ -147,12 +151,7 @@ class DecoderEmitter:
             hidden = self._mlp(normed, layer)
             advance(f"layer {layer + 1} of {config.num_layers}")
         normed, _ = self._norm(hidden, residual, None, FINAL_NORM)  # [R, hidden]
-        logits = self._head(normed, embedding_table)  # [R, vocab_size]
-        if self._target.gives_candidates:
-            size = num_candidates(self._target, self._num_tokens)
-            emit_candidates(graph, logits, self._num_tokens, size)
-        else:
-            graph.output(logits, "logits", "float32", ["R", config.vocab_size])
+        self._emit_output(normed, embedding_table)
         advance("head")
 
     def _attention(self) -> tuple[ir.Value, AttentionEmitter]:
@@ -259,6 +258,23 @@ class DecoderEmitter:
         return Projection(
             f"layers.{layer}.mlp.{kind}", (f"model.layers.{layer}.mlp.{kind}_proj.weight",)
         )
+
+    def _emit_output(self, normed: ir.Value, embedding_table: ir.Value | None) -> None:
+        graph, config, rows = self._graph, self._config, self._head_rows
+        if rows is None:
+            logits = self._head(normed, embedding_table)  # [R, vocab_size]
+            if self._target.gives_candidates:
+                size = num_candidates(self._target, self._num_tokens)
+                emit_candidates(graph, logits, self._num_tokens, size)
+            else:
+                graph.output(logits, "logits", "float32", ["R", config.vocab_size])
+        elif rows:
+            tensor = EMBEDDING if config.tie_word_embeddings else HEAD
+            weight = np.concatenate([self._tensors.read_rows(tensor, i, i + 1) for i in rows])
+            logits = self._linear.emit_dense(normed, graph.weight("head.weight", weight), "head")
+            graph.output(logits, "logits", "float32", ["R", len(rows)])
+        else:
+            graph.output(normed, "hidden_states", "float32", ["R", config.hidden_size])
 
     def _head(self, x: ir.Value, embedding_table: ir.Value | None) -> ir.Value:
         if not self._config.tie_word_embeddings:
