@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from engines.device import Device, choose_device, parse_device
 from engines.errors import EngineIncompatible
-from engines.load import physical_cores, require_onnxruntime
+from engines.load import require_onnxruntime
+from engines.machine import physical_cores
 from engines.pooling.engine import EmbeddingEngine, PoolingEngine, RerankEngine
 from engines.pooling.runner import PoolingRunner
 from engines.pooling.scheduler import PoolingSchedulerConfig
@@ -24,12 +25,14 @@ class PoolingEngineOptions:
     num_threads: int | None = None  # None: the physical cores that this process may use
     max_context: int | None = None  # tokens of a text; None: the engine's own
     verify_files: bool = True
+    device: str = "auto"  # or cpu, cuda, cuda:N
 
     def __post_init__(self) -> None:
         for name in ("num_threads", "max_context"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}, but it must be at least 1")
+        parse_device(self.device)  # refuses what is none
 
 
 def load_pooling_engine(folder: EngineFolder, options: PoolingEngineOptions) -> PoolingEngine:
@@ -46,14 +49,15 @@ def load_pooling_engine(folder: EngineFolder, options: PoolingEngineOptions) -> 
             f"{folder.path} was built for {manifest.target}, but this release reads texts on "
             f"{', '.join(_BACKENDS)}: export the checkpoint again"
         )
+    device = choose_device(manifest.target, parse_device(options.device))
     check_files(folder, contents=False)
     with ThreadPoolExecutor(1) as executor:
         check = executor.submit(check_files, folder) if options.verify_files else None
-        runner = open_runner(folder.path / spec.graph, spec, options)
+        runner = open_runner(folder, spec, options, device)
         if check is not None:
             check.result()
     engine_type = EmbeddingEngine if manifest.embedding is not None else RerankEngine
-    return engine_type(runner, options.scheduler, spec.num_tokens, device="cpu")
+    return engine_type(runner, options.scheduler, spec.num_tokens, device=str(device))
 
 
 def require_pooling(folder: EngineFolder) -> PoolingSpec:
@@ -71,7 +75,9 @@ def require_pooling(folder: EngineFolder) -> PoolingSpec:
     return spec
 
 
-def _open_ort_cpu(graph: Path, spec: PoolingSpec, options: PoolingEngineOptions) -> PoolingRunner:
+def _open_ort_cpu(
+    folder: EngineFolder, spec: PoolingSpec, options: PoolingEngineOptions, device: Device
+) -> PoolingRunner:
     require_onnxruntime()
     from engines.backends.ort_pooling import OrtCpuPoolingRunner
 
@@ -81,9 +87,12 @@ def _open_ort_cpu(graph: Path, spec: PoolingSpec, options: PoolingEngineOptions)
             f"max_context is {max_context}, but the engine was compiled for {spec.max_context}"
         )
     num_threads = options.num_threads or physical_cores()
+    graph = folder.path / spec.graph
     return OrtCpuPoolingRunner(graph, spec, options.scheduler, max_context, num_threads)
 
 
-_BACKENDS: dict[str, Callable[[Path, PoolingSpec, PoolingEngineOptions], PoolingRunner]] = {
+_BACKENDS: dict[
+    str, Callable[[EngineFolder, PoolingSpec, PoolingEngineOptions, Device], PoolingRunner]
+] = {
     "ort-cpu": _open_ort_cpu,
 }

@@ -133,6 +133,11 @@ def _plan_language(source: CheckpointSource, engine_id: str, config: ExportConfi
     task = find_task(source.folder, config.task)
     if task == "chat":
         return partial(compile_engine, plan_compilation(checkpoint, options))
+    if config.target != "ort-cpu":
+        raise ExportError(
+            f"--target is {config.target}, but models that embed or rank are compiled for ort-cpu "
+            "alone"
+        )
     return partial(compile_pooling_engine, plan_pooling(checkpoint, options, task))
 
 

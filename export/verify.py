@@ -159,10 +159,12 @@ def _verify_chat(manifest: Manifest, spec: ChatSpec, config: VerifyConfig) -> Ve
     return VerificationResult(report=report, is_untrained=detector.is_untrained)
 
 
-def _is_by_transformers(config: VerifyConfig) -> bool:
-    from export.reference import has_transformers
+def _is_by_transformers(manifest: Manifest, config: VerifyConfig) -> bool:
+    from export.reference import knows_family
 
-    return config.reference == "transformers" or (config.reference == "auto" and has_transformers())
+    return config.reference == "transformers" or (
+        config.reference == "auto" and knows_family(manifest.family)
+    )
 
 
 def _reason_to_skip(manifest: Manifest, num_parameters: int, by_transformers: bool) -> str | None:

@@ -36,10 +36,12 @@ from server.responses.store import ResponseStore
 from server.routes import system
 from server.routes.chat import ChatCompletions
 from server.routes.completions import Completions
+from server.routes.embeddings import Embeddings
 from server.routes.image_files import ImageFilePurge, ImageFileRoute
 from server.routes.images import ImageDrawing, ImageEdits, ImageGenerations, ImageVariations
 from server.routes.messages import Messages
 from server.routes.models import Models
+from server.routes.rerank import Rerank, Scores
 from server.routes.responses import Responses
 from server.routes.tokenization import Detokenize, Tokenize
 
@@ -81,6 +83,7 @@ def create_app(
     app.add_route("/v1/messages", messages := Messages(models))
     app.add_route("/v1/messages/count_tokens", messages, suffix="count")
     add_response_routes(app, models, config)
+    add_reading_routes(app, models)
     add_image_routes(app, models, config)
     app.add_route("/tokenize", Tokenize(models))
     app.add_route("/detokenize", Detokenize(models))
@@ -107,6 +110,15 @@ def add_response_routes(app: App, models: ModelRegistry, config: ServerConfig) -
     app.add_route("/v1/responses", responses)
     app.add_route("/v1/responses/{response_id}", responses, suffix="response")
     app.add_route("/v1/responses/{response_id}/input_items", responses, suffix="items")
+
+
+def add_reading_routes(app: App, models: ModelRegistry) -> None:
+    """The routes of models that read texts; some clients leave the version out of two of them."""
+    app.add_route("/v1/embeddings", Embeddings(models))
+    rerank, scores = Rerank(models), Scores(models)
+    for version in ("/v1", ""):
+        app.add_route(f"{version}/rerank", rerank)
+        app.add_route(f"{version}/score", scores)
 
 
 def add_image_routes(app: App, models: ModelRegistry, config: ServerConfig) -> None:

@@ -134,6 +134,9 @@ class ServerConfig:
     max_queue_size: Annotated[
         int, _flag("answers that may wait for each language model; beyond is 429", _LIMITS)
     ] = 256
+    max_text_queue_size: Annotated[
+        int, _flag("texts that may wait to be embedded or ranked; beyond is 429", _LIMITS)
+    ] = 4096
     max_body_size: Annotated[
         int,
         _flag(
@@ -227,6 +230,7 @@ class ServerConfig:
         _check_range("prefill_chunk_streaming", self.prefill_chunk_streaming, 2)
         _check_range("max_draft_tokens", self.max_draft_tokens, 0, _MAX_DRAFT_TOKENS)
         _check_range("max_queue_size", self.max_queue_size, 0)
+        _check_range("max_text_queue_size", self.max_text_queue_size, 0)
         _check_range("max_body_size", self.max_body_size, 1)
         _check_range("max_stored_responses", self.max_stored_responses, 0)
         _check_range("max_stored_responses_size", self.max_stored_responses_size, 1)

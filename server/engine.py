@@ -10,6 +10,7 @@ from engines.image.schedulers.schedule import NoiseSchedule
 from engines.llm.output import EngineStats, StepOutput
 from engines.llm.sequence import Sequence
 from engines.manifest import ImageSpec
+from engines.pooling.job import PoolingJob, PoolingOutput, PoolingStats
 
 JobT_contra = TypeVar("JobT_contra", contravariant=True)
 OutputT = TypeVar("OutputT")
@@ -58,3 +59,18 @@ class ImageEngine(Engine[ImageRequest, ImageOutput], Protocol):
     def max_num_images(self) -> int: ...
 
     def stats(self) -> ImageEngineStats: ...
+
+
+class PoolingEngine(Engine[PoolingJob, PoolingOutput], Protocol):
+    """Token ids in, a row of numbers out; `engines.pooling.engine.PoolingEngine` is one."""
+
+    @property
+    def max_context(self) -> int: ...
+
+    @property
+    def max_num_rows(self) -> int: ...
+
+    @property
+    def num_tokens(self) -> int: ...
+
+    def stats(self) -> PoolingStats: ...

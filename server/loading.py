@@ -7,18 +7,31 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from engines.errors import EngineError, EngineIncompatible
+from engines.errors import EngineError
 from engines.load import EngineOptions, load_llm_engine, require_chat
 from engines.load_image import ImageEngineOptions, load_image_engine
+from engines.load_pooling import PoolingEngineOptions, load_pooling_engine, require_pooling
 from engines.machine import available_memory
+from engines.pooling.spec import RerankSpec
 from engines.store import EngineFolder
 from server.chat_worker import ChatWorker
 from server.config import ServerConfig
 from server.image_worker import ImageWorker
 from server.images.prompts import PromptEncoder
-from server.registry import ChatModel, ImageModel, ModelRegistry, ServedModel
+from server.pooling_worker import PoolingWorker
+from server.registry import (
+    ChatModel,
+    EmbeddingModel,
+    ImageModel,
+    ModelRegistry,
+    PoolingModel,
+    RerankModel,
+    ServedModel,
+)
 from server.text.grammar import GrammarCompiler
+from server.text.pair_prompts import PairPrompts
 from server.text.processor import TextProcessor
+from server.text.tokenizer import Tokenizer, read_tokenizer_config
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +153,7 @@ def _load(
         elif kind == "image":
             model = _load_image(folder, names, config)
         else:
-            raise EngineIncompatible(f"engines of kind {kind} are not served")
+            model = _load_pooling(folder, names, config)
     except Exception as error:
         # A runtime raises types of its own for a graph that it cannot read.
         logger.debug("cannot load %s", folder.path, exc_info=True)
@@ -185,3 +198,34 @@ def _load_image(folder: EngineFolder, names: tuple[str, ...], config: ServerConf
     )
     prompts = PromptEncoder.load(folder.path, engine.spec)
     return ImageModel(id=names[0], folder=folder, worker=worker, prompts=prompts, aliases=names[1:])
+
+
+def _load_pooling(
+    folder: EngineFolder, names: tuple[str, ...], config: ServerConfig
+) -> PoolingModel:
+    spec = require_pooling(folder)
+    tokenizer = Tokenizer.from_folder(folder.path, read_tokenizer_config(folder.path))
+    options = PoolingEngineOptions(
+        num_threads=config.num_threads,
+        max_context=min(config.max_context or spec.max_context, spec.max_context),
+        verify_files=config.verify_files,
+        device=config.device,
+    )
+    worker = PoolingWorker(
+        load_pooling_engine(folder, options),
+        name=names[0],
+        max_queue_size=config.max_text_queue_size,
+        request_timeout_s=config.request_timeout,
+    )
+    id, aliases = names[0], names[1:]
+    if isinstance(spec, RerankSpec):
+        prompts = PairPrompts(tokenizer, spec)
+        return RerankModel(id=id, folder=folder, worker=worker, prompts=prompts, aliases=aliases)
+    return EmbeddingModel(
+        id=id,
+        folder=folder,
+        worker=worker,
+        tokenizer=tokenizer,
+        width=spec.output_width,
+        aliases=aliases,
+    )

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from server.registry import ChatModel, ImageModel, ModelRegistry
+from server.registry import ChatModel, ImageModel, ModelRegistry, PoolingModel
 
 PREFIX = "enginery_"
 _LABEL = ["model_name"]
@@ -133,6 +133,7 @@ class EngineCollector(Collector):
         yield from (running, waiting)
         yield from _chat_metrics(self._models.of_type(ChatModel))
         yield from _image_metrics(self._models.of_type(ImageModel))
+        yield from _pooling_metrics(self._models.of_type(PoolingModel))
 
 
 def _chat_metrics(models: Iterable[ChatModel]) -> Iterator[Metric]:
@@ -171,6 +172,16 @@ def _image_metrics(models: Iterable[ImageModel]) -> Iterator[Metric]:
         decoding.add_metric(label, stats.num_decoding)
         left.add_metric(label, model.worker.num_steps_left)
     yield from (steps, rows, images, decoding, left)
+
+
+def _pooling_metrics(models: Iterable[PoolingModel]) -> Iterator[Metric]:
+    steps = _counter("pooling_steps", "Runs of models that embed or rank, each of some texts.")
+    tokens = _counter("pooling_tokens", "Tokens that these have read.")
+    for model in models:
+        stats = model.worker.stats()
+        steps.add_metric([model.id], stats.num_steps)
+        tokens.add_metric([model.id], stats.prompt_tokens)
+    yield from (steps, tokens)
 
 
 def _gauge(name: str, what: str) -> GaugeMetricFamily:

@@ -12,6 +12,7 @@ from server.operations import JSON, OPERATIONS, Operation
 
 _EVENTS = "text/event-stream"
 _FORM = "multipart/form-data"
+_PATHS = frozenset(operation.path for operation in OPERATIONS)
 _SCHEMA = "#/components/schemas/{name}"
 
 
@@ -134,5 +135,7 @@ def _reference(struct: type[msgspec.Struct]) -> dict[str, str]:
 
 
 def _operation_id(operation: Operation) -> str:
-    words = operation.path.removeprefix("/v1").replace(".", "_").replace("{", "").replace("}", "")
-    return operation.method + words.replace("/", "_")
+    path = operation.path.removeprefix("/v1").replace(".", "_").replace("{", "").replace("}", "")
+    # Of a route that is there with and without its version, the latter needs an id of its own.
+    suffix = "_unversioned" if f"/v1{operation.path}" in _PATHS else ""
+    return operation.method + path.replace("/", "_") + suffix

@@ -19,6 +19,7 @@ from server.schema.anthropic_answer import (
 from server.schema.chat import ChatCompletionRequest
 from server.schema.chat_answer import ChatCompletion, ChatCompletionChunk
 from server.schema.completions import Completion, CompletionRequest
+from server.schema.embeddings import EmbeddingList, EmbeddingRequest
 from server.schema.images import (
     ImageCompletedEvent,
     ImageEditRequest,
@@ -28,6 +29,7 @@ from server.schema.images import (
     ImageVariationRequest,
 )
 from server.schema.models import ModelDetails, ModelList
+from server.schema.rerank import RerankAnswer, RerankRequest, ScoreList, ScoreRequest
 from server.schema.response_answer import ResponseDeleted, ResponseObject
 from server.schema.response_events import ResponseEvent
 from server.schema.response_items import ItemList
@@ -197,6 +199,36 @@ OPERATIONS = (
         request=DetokenizeRequest,
         response=DetokenizedText,
         failures=_READING_FAILURES,
+    ),
+    Operation(
+        method="post",
+        path="/v1/embeddings",
+        summary="Embed texts",
+        request=EmbeddingRequest,
+        response=EmbeddingList,
+        failures=_GENERATION_FAILURES,
+    ),
+    *(
+        Operation(
+            method="post",
+            path=path,
+            summary="Order documents by their relevance to a query",
+            request=RerankRequest,
+            response=RerankAnswer,
+            failures=_GENERATION_FAILURES,
+        )
+        for path in ("/v1/rerank", "/rerank")
+    ),
+    *(
+        Operation(
+            method="post",
+            path=path,
+            summary="Tell how relevant texts are to others",
+            request=ScoreRequest,
+            response=ScoreList,
+            failures=_GENERATION_FAILURES,
+        )
+        for path in ("/v1/score", "/score")
     ),
     Operation(method="get", path="/v1/models", summary="List the models", response=ModelList),
     Operation(

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from server.chat_worker import ChatWorker
     from server.image_worker import ImageWorker
     from server.images.prompts import PromptEncoder
+    from server.pooling_worker import PoolingWorker
     from server.text.grammar import GrammarCompiler
+    from server.text.pair_prompts import PairPrompts
     from server.text.processor import TextProcessor
+    from server.text.tokenizer import Tokenizer
     from server.worker import EngineWorker
 
 
@@ -67,6 +70,32 @@ class ImageModel(ServedModel):
 
     worker: ImageWorker
     prompts: PromptEncoder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolingModel(ServedModel):
+    """A model that reads texts and gives a row of numbers for each."""
+
+    worker: PoolingWorker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingModel(PoolingModel):
+    """A model of embeddings; `width` is how many numbers they have."""
+
+    KIND: ClassVar[str] = "embedding"
+
+    tokenizer: Tokenizer
+    width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankModel(PoolingModel):
+    """A model of relevance with the prompts that it is asked by."""
+
+    KIND: ClassVar[str] = "rerank"
+
+    prompts: PairPrompts
 
 
 ModelT = TypeVar("ModelT", bound=ServedModel)

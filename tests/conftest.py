@@ -100,3 +100,49 @@ def painter_server(
     (root / "image").symlink_to(painter_engine)
     with ServerProcess(["--engine-dir", str(root), "--num-threads", "1"]) as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def reader_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints of a random Qwen3-Embedding and Qwen3-Reranker; not to be changed."""
+    from tests.export.pooling_checkpoints import (
+        make_embedding_checkpoint,
+        make_reranker_checkpoint,
+    )
+
+    root = tmp_path_factory.mktemp("readers")
+    return {
+        "embedding": make_embedding_checkpoint(root / "tiny-embedding"),
+        "reranker": make_reranker_checkpoint(root / "tiny-reranker"),
+    }
+
+
+@pytest.fixture(scope="session")
+def reader_engine_dir(
+    reader_checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder with the engines `tiny-embedding` and `tiny-reranker` in fp32; not to be changed."""
+    from engines.manifest import write_manifest
+    from export.checkpoint import open_checkpoint
+    from export.compile import CompileOptions
+    from export.pooling.compile import compile_pooling_engine, plan_pooling
+    from export.report import QuietProgress
+
+    root = tmp_path_factory.mktemp("reading")
+    for task, checkpoint in reader_checkpoints.items():
+        name = checkpoint.name
+        (root / name).mkdir()
+        options = CompileOptions(engine_id=name, precision="fp32")
+        plan = plan_pooling(
+            open_checkpoint(checkpoint, name), options, "rerank" if task == "reranker" else task
+        )
+        write_manifest(compile_pooling_engine(plan, root / name, QuietProgress()), root / name)
+    return root
+
+
+@pytest.fixture(scope="session")
+def reader_server(reader_engine_dir: Path) -> Iterator[ServerProcess]:
+    """A running server with the engines `tiny-embedding` and `tiny-reranker`."""
+    arguments = ["--engine-dir", str(reader_engine_dir), "--num-threads", "1"]
+    with ServerProcess(arguments) as process:
+        yield process

@@ -88,8 +88,8 @@ class PoolingEngine(ABC):
         for job in scheduled.finished:
             del self._live[job.job_id]
         outputs = [
-            PoolingOutput(job.job_id, values)
-            for job, values in zip(scheduled.finished, self._pool(rows), strict=False)
+            PoolingOutput(job.job_id, self._pool(job, row))
+            for job, row in zip(scheduled.finished, rows, strict=False)
         ]
         self._rest()
         return outputs
@@ -104,8 +104,8 @@ class PoolingEngine(ABC):
         self._runner.close()
 
     @abstractmethod
-    def _pool(self, rows: FloatArray) -> FloatArray:
-        """What the texts of a run get, from the graph's output at their last tokens."""
+    def _pool(self, job: PoolingJob, row: FloatArray) -> FloatArray:
+        """What a text gets, from the graph's output at its last token. [output_width] in"""
 
     def _rest(self) -> None:
         """Nothing is reused between texts, so that an engine without work holds no cache."""
@@ -114,19 +114,18 @@ class PoolingEngine(ABC):
 
 
 class EmbeddingEngine(PoolingEngine):
-    """States of the last tokens, scaled to length 1."""
+    """The state of the last token, its first `dimensions` alone, scaled to length 1."""
 
-    def _pool(self, rows: FloatArray) -> FloatArray:
-        return normalized(rows)
+    def _pool(self, job: PoolingJob, row: FloatArray) -> FloatArray:
+        return normalized(row[: job.dimensions])
 
 
 class RerankEngine(PoolingEngine):
     """Logits of "no" and "yes" become the probability of "yes" between the two."""
 
-    def _pool(self, rows: FloatArray) -> FloatArray:
-        difference = (rows[:, :1] - rows[:, 1:]).astype(np.float64)  # no - yes, [n, 1]
-        scores: FloatArray = (1 / (1 + np.exp(np.minimum(difference, 700)))).astype(np.float32)
-        return scores
+    def _pool(self, job: PoolingJob, row: FloatArray) -> FloatArray:
+        difference = float(row[0]) - float(row[1])  # no - yes
+        return np.array([1 / (1 + np.exp(min(difference, 700)))], np.float32)
 
 
 def normalized(rows: FloatArray) -> FloatArray:

@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 @dataclass(slots=True, eq=False)
 class PoolingJob:
-    """A text; the scheduler alone changes `num_computed_tokens`."""
+    """A text; the scheduler alone changes `num_computed_tokens`.
+
+    `dimensions` are how many numbers of an embedding are kept, from the first on; None keeps all.
+    """
 
     job_id: int
     token_ids: list[int]
+    dimensions: int | None = None
     num_computed_tokens: int = 0
 
     @property

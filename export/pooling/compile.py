@@ -24,7 +24,7 @@ from export.pooling.reranker import RerankPrompt, read_rerank_prompt
 from export.pooling.task import HEADLESS, Task, check_pooling
 from export.progress import Progress
 from export.qwen.decoder import DecoderEmitter, node_names
-from export.qwen.tensors import expected_tensors, num_elements
+from export.qwen.tensors import HEAD, expected_tensors, num_elements
 from export.tensor_files import TensorFiles
 from export.tokenizer_files import copy_tokenizer_files
 from export.weights import WeightsFile, file_entry
@@ -65,7 +65,7 @@ def as_decoder(checkpoint: Checkpoint, *, needs_head: bool) -> Checkpoint:
     """The same checkpoint under the names that a chat decoder has.
 
     Raises:
-        CheckpointError: Its tokens see what follows them.
+        CheckpointError: It is of another architecture, or its tokens see what follows them.
     """
     config = dict(checkpoint.config)
     if config.get("is_causal") is False or config.get("use_bidirectional_attention"):
@@ -73,15 +73,19 @@ def as_decoder(checkpoint: Checkpoint, *, needs_head: bool) -> Checkpoint:
             "the model's tokens attend to those that follow them, but only causal ones are "
             "supported"
         )
-    config["architectures"] = [
-        HEADLESS.get(str(name), str(name)) for name in config.get("architectures") or ()
-    ]
+    names = [HEADLESS.get(str(name), str(name)) for name in config.get("architectures") or ()]
+    if not set(names) & set(HEADLESS.values()):
+        raise CheckpointError(
+            f"the checkpoint's architecture is {', '.join(names) or 'none'}, but only "
+            f"{' and '.join(HEADLESS.values())} can be compiled to embed or rank texts"
+        )
+    config["architectures"] = names
     if not needs_head:
         config["tie_word_embeddings"] = True  # there may be no head, and none is read
     tensors = checkpoint.tensors
     if not any(name.startswith(_PREFIX) for name in tensors):
-        names = {name: name if name == "lm_head.weight" else _PREFIX + name for name in tensors}
-        tensors = TensorFiles({new: tensors.stored(name) for name, new in names.items()})
+        renamed = {name if name == HEAD else _PREFIX + name: name for name in tensors}
+        tensors = TensorFiles({new: tensors.stored(name) for new, name in renamed.items()})
     return replace(checkpoint, config=config, tensors=tensors)
 
 
@@ -91,7 +95,7 @@ def compile_pooling_engine(plan: PoolingPlan, engine_dir: Path, progress: Progre
     tensors = decoder.checkpoint.tensors
     with progress.stage("hashing the checkpoint", tensors.num_bytes) as advance:
         source_hash = tensors.sha256(advance)
-    copy_tokenizer_files(decoder.checkpoint, engine_dir)
+    copy_tokenizer_files(decoder.checkpoint, engine_dir, decoder.vocabulary)
     weights_entry = _write_graph(plan, engine_dir, progress)
     files = {
         path.name: weights_entry if path.name == WEIGHTS_FILE else file_entry(path)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from engines.load import physical_cores
 from engines.load_pooling import PoolingEngineOptions, load_pooling_engine
+from engines.machine import physical_cores
 from engines.manifest import Manifest
 from engines.pooling.job import PoolingJob
 from engines.pooling.spec import (

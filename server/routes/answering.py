@@ -163,7 +163,7 @@ async def respond(
         resp.set_headers(STREAM_HEADERS)
         resp.stream = EventStream(_events(req, work, writer))
     else:
-        resp.data = encode(writer.whole(work, await _collect(req, work)))
+        resp.data = encode(writer.whole(work, await collect(req, work)))
 
 
 async def _events(
@@ -191,7 +191,7 @@ async def _events(
         record.finished(work.finish_reason)
 
 
-async def _collect(req: Request, work: Work[DeltaT]) -> list[DeltaT]:
+async def collect(req: Request, work: Work[DeltaT]) -> list[DeltaT]:
     """All deltas of a request, in the order in which they came.
 
     Raises:

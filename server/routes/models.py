@@ -7,7 +7,13 @@ import time
 from falcon.asgi import Request, Response
 from msgspec import UNSET
 
-from server.registry import ChatModel, ImageModel, ModelRegistry
+from server.registry import (
+    ChatModel,
+    EmbeddingModel,
+    ImageModel,
+    ModelRegistry,
+    PoolingModel,
+)
 from server.schema.models import ImageLimits, ModelCard, ModelDetails, ModelList
 
 
@@ -36,7 +42,10 @@ class Models:
             id=model_id,
             created=int(time.time()),
             owned_by=self._owned_by,
-            max_model_len=model.worker.max_context if isinstance(model, ChatModel) else UNSET,
+            max_model_len=model.worker.max_context
+            if isinstance(model, ChatModel | PoolingModel)
+            else UNSET,
+            embedding_width=model.width if isinstance(model, EmbeddingModel) else UNSET,
             image=_image_limits(model) if isinstance(model, ImageModel) else UNSET,
             kind=manifest.kind,
             family=manifest.family,

@@ -35,7 +35,9 @@ class ImageLimits(msgspec.Struct, kw_only=True):
 class ModelDetails(ModelCard, kw_only=True):
     """One model: its limits, which are those of its kind, and what it was compiled to."""
 
-    max_model_len: int | UnsetType = UNSET  # tokens of a prompt and its answer together
+    # Tokens of a prompt and its answer together, or of a text that is embedded or ranked.
+    max_model_len: int | UnsetType = UNSET
+    embedding_width: int | UnsetType = UNSET  # numbers of an embedding
     image: ImageLimits | UnsetType = UNSET
     kind: str
     family: str

@@ -38,6 +38,25 @@ COMPLETIONS = _SAMPLING | {
     "suffix": "filling in before a suffix",
 }
 
+_POOLING = {
+    "truncate_prompt_tokens": "truncating texts",
+    "truncate": "truncating texts",
+    "additional_data": "data beside the texts",
+}
+EMBEDDINGS = _POOLING | {
+    "messages": "embedding a conversation (send its text as input)",
+    "add_special_tokens": "leaving out the tokenizer's end token (send token ids)",
+    "embed_dtype": "other types than float32",
+    "normalize": "embeddings of another length than 1",
+}
+RERANK = _POOLING | {
+    "max_tokens_per_doc": "truncating documents",
+    "max_chunks_per_doc": "cutting documents into chunks",
+    "rank_fields": "documents of several fields",
+    "activation": "scores before the softmax",
+    "softmax_normalize": "scores before the softmax",
+}
+
 _LORA = "LoRA files of a client: a LoRA variant is a model of its own, which `model` names"
 _USE_EDITS = "a picture to start from here (use /v1/images/edits)"
 _USE_STEPS = "that name (use num_inference_steps)"

@@ -72,7 +72,7 @@ class Tokenizer:
             if index % 2:
                 ids.append(self._special_id(piece))
             elif piece:
-                ids += self._encode_plain(piece.replace(mark, "") if mark else piece)
+                ids += self.encode_plain(piece.replace(mark, "") if mark else piece)
         return ids
 
     def token_id(self, text: str) -> int | None:
@@ -96,7 +96,8 @@ class Tokenizer:
         token_id = self.special_tokens.get(matched)
         return self.special_tokens[matched.strip()] if token_id is None else token_id
 
-    def _encode_plain(self, piece: str) -> list[int]:
+    def encode_plain(self, piece: str) -> list[int]:
+        """The ids of a text in which special tokens are the characters that spell them."""
         if len(piece) < _LONG_TEXT:
             return self._tokenizer.encode(piece, add_special_tokens=False).ids
         return self._tokenizer.encode_batch_fast([piece], add_special_tokens=False)[0].ids
