@@ -170,6 +170,11 @@ class ServerConfig:
     max_num_images: Annotated[
         int, _flag("pictures that an image engine draws at a time", _IMAGES)
     ] = 4
+    vae_tiling: Annotated[
+        Literal["auto", "on", "off"],
+        _flag("decode pictures in tiles: where memory is short, always or never", _IMAGES),
+    ] = "auto"
+    vae_tile_size: Annotated[int, _flag("pixels a side of such a tile", _IMAGES)] = 512
     max_image_queue_size: Annotated[
         int, _flag("pictures that may wait for each image engine; beyond is 429", _IMAGES)
     ] = 64
@@ -236,6 +241,7 @@ class ServerConfig:
         _check_range("max_stored_responses_size", self.max_stored_responses_size, 1)
         _check_range("drain_timeout", self.drain_timeout, 0)
         _check_range("max_num_images", self.max_num_images, 1)
+        _check_range("vae_tile_size", self.vae_tile_size, 64)
         _check_range("max_image_queue_size", self.max_image_queue_size, 0)
         _check_range("max_upload_size", self.max_upload_size, 1)
         _check_range("max_upload_pixels", self.max_upload_pixels, 1)

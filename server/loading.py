@@ -125,6 +125,8 @@ def image_engine_options(config: ServerConfig) -> ImageEngineOptions:
         max_rows=_GUIDED_ROWS * config.max_num_images,
         num_threads=config.num_threads,
         verify_files=config.verify_files,
+        vae_tiling=config.vae_tiling,
+        vae_tile_size=config.vae_tile_size,
         device=config.device,
         rebuild=config.rebuild,
     )

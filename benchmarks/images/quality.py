@@ -54,6 +54,7 @@ class QualityConfig:
         Path | None, Parameter(help="its engine in int8; by default compiled for the while")
     ] = None
     count: Annotated[int, Parameter(help="prompts")] = 100
+    first: Annotated[int, Parameter(help="the first of them; it is also the first seed")] = 0
     steps: Annotated[int, Parameter(help="steps of each picture")] = 20
     guidance_scale: Annotated[float, Parameter(help="how far the prompt is followed")] = 5.0
     scheduler: Annotated[str | None, Parameter(help="by default the checkpoint's")] = None
@@ -69,6 +70,8 @@ class QualityConfig:
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ValueError(f"--count is {self.count}, but has to be at least 1")
+        if self.first < 0:
+            raise ValueError(f"--first is {self.first}, but has to be at least 0")
         if 1 not in self.cache_intervals:
             raise ValueError("--cache-intervals has to hold 1, which the others are compared with")
 
@@ -84,7 +87,7 @@ class Drawn:
 def run_quality(config: QualityConfig) -> int:
     """Draw, compare and print the table."""
     console = Console(stderr=True, soft_wrap=True)
-    prompts = held_out_prompts(config.count)
+    prompts = held_out_prompts(config.first + config.count)[config.first :]
     drawn: dict[tuple[Precision, int], Drawn] = {}
     with ExitStack() as stack:
         for precision in PRECISIONS:
@@ -162,8 +165,10 @@ def _draw_all(
         for encoder in engine.spec.text_encoders
     ]
     pictures, seconds = [], []
-    for index, prompt in enumerate(track(prompts, label, console=Console(stderr=True))):
-        request = _request(engine, tokenizers, prompt.text, index, cache_interval, config)
+    for seed, prompt in enumerate(
+        track(prompts, label, console=Console(stderr=True)), start=config.first
+    ):
+        request = _request(engine, tokenizers, prompt.text, seed, cache_interval, config)
         start = time.perf_counter()
         pictures.append(_draw(engine, request))
         seconds.append(time.perf_counter() - start)

@@ -27,6 +27,8 @@ class OrtGpuSession:
         stream: Handle of the stream that everything runs on.
         records_graphs: Whether runs may be recorded and replayed.
         provider_options: Further options of the CUDA provider.
+        shapes_on_cpu: Whether nodes may run on the CPU. The provider leaves arithmetic with shapes
+            there, which a graph for pictures of any size has.
         provider: The provider; tests take the CPU's, whose memory is the host's.
     """
 
@@ -38,6 +40,7 @@ class OrtGpuSession:
         *,
         records_graphs: bool = True,
         provider_options: Mapping[str, str] | None = None,
+        shapes_on_cpu: bool = False,
         provider: str = _PROVIDER,
     ) -> None:
         self._device = ("cuda" if provider == _PROVIDER else "cpu", device_index)
@@ -45,7 +48,9 @@ class OrtGpuSession:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         # What cannot run on the GPU would run on the CPU, unseen and a hundred times slower.
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        options.add_session_config_entry(
+            "session.disable_cpu_ep_fallback", str(int(not shapes_on_cpu))
+        )
         settings = dict(provider_options or {})
         if provider == _PROVIDER:
             settings |= {

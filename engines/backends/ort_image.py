@@ -49,15 +49,15 @@ class OrtCpuImageRunner:
         )
 
     def denoise(self, batch: DenoiseBatch) -> FloatArray:
-        return self._denoiser.run(_denoiser_inputs(batch), ("model_output",))["model_output"]
+        return self._denoiser.run(batch.inputs(), ("model_output",))["model_output"]
 
     def denoise_keeping(self, batch: DenoiseBatch) -> tuple[FloatArray, FloatArray]:
-        found = self._denoiser.run(_denoiser_inputs(batch))
+        found = self._denoiser.run(batch.inputs())
         return found["model_output"], found["deep_features"]
 
     def denoise_shallow(self, batch: DenoiseBatch, deep_features: FloatArray) -> FloatArray:
         assert self._shallow_denoiser is not None, "the model has no step caching"
-        inputs = _denoiser_inputs(batch) | {"deep_features": deep_features}
+        inputs = batch.inputs() | {"deep_features": deep_features}
         return self._shallow_denoiser.run(inputs)["model_output"]
 
     def decode(self, latents: FloatArray) -> FloatArray:
@@ -70,21 +70,6 @@ class OrtCpuImageRunner:
     def close(self) -> None:
         self._text_encoders.clear()
         del self._denoiser, self._shallow_denoiser, self._vae_decoder, self._vae_encoder
-
-
-def _denoiser_inputs(batch: DenoiseBatch) -> dict[str, FloatArray | IntArray]:
-    told = batch.conditioning
-    inputs: dict[str, FloatArray | IntArray | None] = {
-        "sample": batch.sample,
-        "timestep": batch.timestep,
-        "encoder_hidden_states": told.context,
-        "context_lengths": told.context_lengths,
-        "text_embeds": told.pooled,
-        "time_ids": told.time_ids,
-        "timestep_cond": told.guidance_waves,
-        "guidance": told.guidance_scale,
-    }
-    return {name: array for name, array in inputs.items() if array is not None}
 
 
 class _Component:

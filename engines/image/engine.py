@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from engines.image.conditioning import concatenate
@@ -12,6 +14,7 @@ from engines.image.request import ImageRequest, check_request
 from engines.image.runner import DenoiseBatch, FloatArray, ImageRunner
 from engines.image.scheduler import ImageScheduler, ImageSchedulerConfig
 from engines.image.schedulers.schedule import NoiseSchedule
+from engines.image.tiling import Tiling
 from engines.manifest import ImageSpec
 
 
@@ -24,6 +27,7 @@ class ImageEngine:
         schedule: The noise that it was trained on.
         config: Limits of a step.
         device: What the engine runs on, for people to read.
+        tiling: When pictures are decoded in tiles; None: never.
     """
 
     def __init__(
@@ -33,8 +37,12 @@ class ImageEngine:
         schedule: NoiseSchedule,
         config: ImageSchedulerConfig,
         device: str,
+        tiling: Tiling | None = None,
     ) -> None:
         self.device = device
+        self._decode_latents = (
+            runner.decode if tiling is None else partial(tiling.decode, runner.decode)
+        )
         self.runner = runner
         self.spec = spec
         self.schedule = schedule
@@ -160,7 +168,7 @@ class ImageEngine:
         return outputs
 
     def _decode(self, decode: Decode) -> ImageOutput:
-        picture = decode.denoising.to_picture(self.runner.decode(decode.latents[None]))
+        picture = decode.denoising.to_picture(self._decode_latents(decode.latents[None]))
         image_id, num_steps = decode.denoising.image_id, decode.denoising.num_steps
         if decode.is_preview:
             return ImageOutput(image_id, decode.step, num_steps, preview=picture)

@@ -40,6 +40,21 @@ class DenoiseBatch:
     timestep: FloatArray  # [n]
     conditioning: Conditioning
 
+    def inputs(self) -> dict[str, FloatArray | IntArray]:
+        """By the names that graphs have for them."""
+        told = self.conditioning
+        inputs: dict[str, FloatArray | IntArray | None] = {
+            "sample": self.sample,
+            "timestep": self.timestep,
+            "encoder_hidden_states": told.context,
+            "context_lengths": told.context_lengths,
+            "text_embeds": told.pooled,
+            "time_ids": told.time_ids,
+            "timestep_cond": told.guidance_waves,
+            "guidance": told.guidance_scale,
+        }
+        return {name: array for name, array in inputs.items() if array is not None}
+
 
 class ImageRunner(Protocol):
     """The compiled components of one model. `engines.backends` implements it; one thread calls.

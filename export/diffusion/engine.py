@@ -112,11 +112,20 @@ def compile_gpu_image_engine(
             files |= compile_component(graph, engine_dir, fp32, done, open_graph)
     graphs = {name: builder.signature for name, builder in builders.items()}
     spec = msgspec.structs.replace(plan.spec, graphs=graphs)
+    if target == "tensorrt":
+        spec = msgspec.structs.replace(spec, max_side=_largest_side(spec))
     manifest = _describe(plan, engine_dir, source_hash, files, spec)
     node_precision = {name: layout.precision for name, layout in layouts.items()}
     return msgspec.structs.replace(
         manifest, precision=precision, node_precision=node_precision, target=target
     )
+
+
+def _largest_side(spec: ImageSpec) -> int:
+    """A plan keeps memory for the largest picture, so that one is half as long again as usual."""
+    side = max(spec.default_height, spec.default_width) * 3 // 2
+    side -= side % spec.size_multiple
+    return side if spec.max_side is None else min(side, spec.max_side)
 
 
 def _advance_part(advance: Advance, graph: str, part: str) -> None:

@@ -462,7 +462,6 @@ def test_pictures_are_those_of_a_checkpoint_with_the_sums_in_it(
 
 
 def test_pictures_are_those_of_diffusers_with_the_lora_fused(variant, pipeline):
-    pytest.importorskip("peft")
     _, path, folder = variant
     request = make_request(folder)
     engine = open_engine(folder)
@@ -477,7 +476,6 @@ def test_pictures_are_those_of_diffusers_with_the_lora_fused(variant, pipeline):
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl"])
 def test_kohya_weights_are_those_of_diffusers_with_the_lora_fused(builder, tmp_path, name):
-    pytest.importorskip("peft")
     lora = builder(name)
     modules = SDXL_ORIGINALS if name == "sdxl" else {module: module for module in UNET_MODULES}
     for module, spelled in modules.items():
