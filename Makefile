@@ -9,6 +9,7 @@ DEVICE ?= cpu
 TORCH  ?= torch==2.13.0
 
 TEST_VENV  := .venv-test
+BENCH_VENV := .venv-bench
 
 ifeq ($(DEVICE),cpu)
 SERVE_VENV := .venv
@@ -30,7 +31,10 @@ ENGINES    := $(DEMOS:%=$(BUILT)/%/engine.json)
 OPTIONS_demo-diffusion := --num-inference-steps 20 --guidance-scale 3 \
 	--calibration-prompts demos/diffusion_training/calibration_prompts.txt
 
-.PHONY: serve demo test check format clean
+# Of `make bench`: any option of `python -m benchmarks peers`, such as BENCH='--rounds 1'.
+BENCH  ?= --rounds 3
+
+.PHONY: serve demo test bench check format clean
 
 serve: $(ENGINES)
 	@exec $(SERVE_VENV)/bin/python -m server --engine-dir $(BUILT) --device $(DEVICE) --host $(HOST) \
@@ -51,6 +55,15 @@ $(TEST_VENV)/installed: pyproject.toml
 
 test: $(TEST_VENV)/installed
 	$(TEST_VENV)/bin/python -m pytest $(ARGS)
+
+$(BENCH_VENV)/installed: pyproject.toml
+	@PYTHON='$(PYTHON)' scripts/make-venv $(BENCH_VENV) 'cpu,export,bench'
+
+# Peers are set up below build/peers; run again, it goes on where it was cut short.
+bench: $(BENCH_VENV)/installed
+	$(BENCH_VENV)/bin/python -m benchmarks peers-setup --torch '$(TORCH)'
+	$(BENCH_VENV)/bin/python -m benchmarks peers --journal build/peers/journal.jsonl \
+		--json build/peers/peers.json --update docs/performance.md --plots docs/images $(BENCH)
 
 check: $(TEST_VENV)/installed
 	$(TEST_VENV)/bin/ruff format --check .

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the commands serve, offline, steps, peers and those for images."""
+"""`python -m benchmarks`: serve, compare, engine, server-path, peers and those for images."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ def create_app(name: str = "python -m benchmarks") -> App:
     """The command line; `name` is what stands before the commands in its help."""
     from benchmarks.checkpoints.command import ChatCheckpointConfig, run_chat_checkpoint
     from benchmarks.compare import CompareConfig, run_compare
+    from benchmarks.engine import EngineBenchConfig, run_engine
+    from benchmarks.growth import GrowthConfig, run_growth
     from benchmarks.images.command import run_checkpoint, run_images
     from benchmarks.images.config import CheckpointConfig, ImagesConfig
     from benchmarks.images.quality import QualityConfig, run_quality
     from benchmarks.images.serve import ServeImagesConfig, run_serve_images
-    from benchmarks.offline import OfflineConfig, run_offline
     from benchmarks.peers.command import run_peers
-    from benchmarks.peers.config import PeersConfig
+    from benchmarks.peers.config import PeersConfig, PeersSetupConfig
+    from benchmarks.peers.setup import run_peers_setup
     from benchmarks.serve import ServeConfig, run_serve
-    from benchmarks.step_profile import StepsConfig, run_steps
+    from benchmarks.server_path.command import ServerPathConfig, run_server_path
 
     app = App(
         name=name,
@@ -34,9 +36,11 @@ def create_app(name: str = "python -m benchmarks") -> App:
     )
     add_command(app, ServeConfig, run_serve, name="serve")
     add_command(app, CompareConfig, run_compare, name="compare")
-    add_command(app, OfflineConfig, run_offline, name="offline")
-    add_command(app, StepsConfig, run_steps, name="steps")
+    add_command(app, EngineBenchConfig, run_engine, name="engine")
+    add_command(app, GrowthConfig, run_growth, name="growth")
+    add_command(app, ServerPathConfig, run_server_path, name="server-path")
     add_command(app, PeersConfig, run_peers, name="peers")
+    add_command(app, PeersSetupConfig, run_peers_setup, name="peers-setup")
     add_command(app, ChatCheckpointConfig, run_chat_checkpoint, name="chat-checkpoint")
     add_command(app, ImagesConfig, run_images, name="images")
     add_command(app, QualityConfig, run_quality, name="image-quality")

@@ -47,7 +47,7 @@ class ServerMeter:
 
     def peak_rss_bytes(self) -> int | None:
         """The highest resident memory of all processes together; None if unknown."""
-        peaks = [peak for pid in self._pids if (peak := _peak_rss_bytes(pid)) is not None]
+        peaks = [peak for pid in self._pids if (peak := peak_rss_bytes(pid)) is not None]
         return sum(peaks) if peaks else None
 
     def _own_ticks(self) -> float:
@@ -78,6 +78,11 @@ def _has_open(process: Path, names: set[str]) -> bool:
         return False
 
 
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process so far; 0 where there is no /proc."""
+    return _cpu_ticks(pid) / os.sysconf("SC_CLK_TCK")
+
+
 def _cpu_ticks(pid: int) -> int:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -86,7 +91,8 @@ def _cpu_ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])  # utime and stime
 
 
-def _peak_rss_bytes(pid: int) -> int | None:
+def peak_rss_bytes(pid: int) -> int | None:
+    """The highest resident memory of a process; None if it is not ours to see."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

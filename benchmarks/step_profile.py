@@ -1,35 +1,24 @@
-"""`python -m benchmarks steps`: where the time of a decode step goes, the runtime's and our own."""
+"""Where the time of a decode step goes: the runtime's, and our own part by part."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
-from cyclopts import Group, Parameter
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.errors import BenchmarkFailed
-from benchmarks.machine import describe_machine
-from benchmarks.offline import choose_engine
-from benchmarks.options import JsonTarget, check_at_least_one, check_json_target
-from benchmarks.report import write_json
-from engines import __version__
 from engines.llm.engine import LLMEngine
-from engines.llm.runner import Runner, RunOutput
+from engines.llm.runner import Runner
+from engines.llm.sampler import Sampler
 from engines.llm.sampling_params import SamplingParams
+from engines.llm.scheduler import Scheduler
 from engines.llm.sequence import Sequence
-from engines.store import find_engines
-
-_ENGINE = Group("Engine", sort_key=1)
-_LOAD = Group("Workload", sort_key=2)
 
 SAMPLINGS: dict[str, dict[str, float]] = {
     "greedy": {"temperature": 0.0},
@@ -39,68 +28,48 @@ SAMPLINGS: dict[str, dict[str, float]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepsConfig:
-    """Measure the engine's own time in a decode step: everything that is not the runtime."""
-
-    engine_dir: Annotated[Path, Parameter(help="an engine or a folder of engines", group=_ENGINE)]
-    model: Annotated[
-        str | None, Parameter(help="the engine's id, when the folder holds several", group=_ENGINE)
-    ] = None
-    threads: Annotated[
-        int | None, Parameter(help="of the runtime; default: the server's choice", group=_ENGINE)
-    ] = None
-    num_seqs: Annotated[
-        tuple[int, ...],
-        Parameter(help="sequences at once", consume_multiple=True, negative="", group=_LOAD),
-    ] = (1, 8)
-    context: Annotated[int, Parameter(help="tokens of a sequence at first", group=_LOAD)] = 128
-    steps: Annotated[int, Parameter(help="timed steps of each row of the table", group=_LOAD)] = 64
-    json: JsonTarget = None
-
-    def __post_init__(self) -> None:
-        check_json_target(self.json)
-        check_at_least_one(self, ("context", "steps", "threads"))
-        if not self.num_seqs or min(self.num_seqs) < 1:
-            raise ValueError("num_seqs must name numbers of sequences, each at least 1")
-
-
 class StepTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """Medians over the steps, in milliseconds; `own_share` is that of a step's whole time."""
+    """Medians over the steps, in milliseconds; `own_share` is that of a step's whole time.
+
+    `own_ms` is all that is not the runtime: scheduling, sampling, updating and what is between.
+    """
 
     num_seqs: int
     sampling: str
     step_ms: float
     own_ms: float
+    schedule_ms: float
+    sample_ms: float
+    update_ms: float
     own_share: float
 
 
-class StepsReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All rows of one engine."""
+class Timed:
+    """Adds up the time of some methods of an object; everything else is passed on."""
 
-    engine: str
-    precision: str
-    machine: dict[str, str]
-    context: int
-    rows: list[StepTimes]
-
-
-class TimedRunner:
-    """Adds up the time that a runner's runs take; everything else is passed on."""
-
-    def __init__(self, runner: Runner, clock: Callable[[], float]) -> None:
-        self._runner = runner
+    def __init__(self, target: object, clock: Callable[[], float], *names: str) -> None:
+        self._target = target
         self._clock = clock
-        self.elapsed = 0.0
+        self._names = names
+        self.elapsed = dict.fromkeys(names, 0.0)
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._runner, name)
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._target, name)
+        if name not in self._names:
+            return found
 
-    def run(self, batch: Any) -> RunOutput:
-        start = self._clock()
-        output = self._runner.run(batch)
-        self.elapsed += self._clock() - start
-        return output
+        def timed(*args: Any) -> Any:
+            start = self._clock()
+            result = found(*args)
+            self.elapsed[name] += self._clock() - start
+            return result
+
+        return timed
+
+    def take(self, name: str) -> float:
+        """What a method has taken since it was last asked, in milliseconds."""
+        elapsed, self.elapsed[name] = self.elapsed[name], 0.0
+        return 1e3 * elapsed
 
 
 class StepProfiler:
@@ -109,8 +78,13 @@ class StepProfiler:
     def __init__(self, engine: LLMEngine, clock: Callable[[], float] = time.perf_counter) -> None:
         self._engine = engine
         self._clock = clock
-        self._timed = TimedRunner(engine.runner, clock)
-        engine.runner = self._timed  # type: ignore[assignment]  # it passes on what it lacks
+        # They pass on what is not timed.
+        self._runner = Timed(engine.runner, clock, "run")
+        self._scheduler = Timed(engine.scheduler, clock, "schedule", "update")
+        self._sampler = Timed(engine.sampler, clock, "sample")
+        engine.runner = cast(Runner, self._runner)
+        engine.scheduler = cast(Scheduler, self._scheduler)
+        engine.sampler = cast(Sampler, self._sampler)
         self._rng = np.random.default_rng(0)
 
     def measure(self, num_seqs: int, context: int, num_steps: int, sampling: str) -> StepTimes:
@@ -129,23 +103,33 @@ class StepProfiler:
             engine.add(self._sequence(seq_id, context, sampling))
         while len(engine.scheduler.running) < num_seqs:
             engine.step()
-        steps, own = [], []
+        self._parts()  # of the steps before
+        steps, parts = [], []
         for _ in range(num_steps):
-            self._timed.elapsed = 0.0
             start = self._clock()
             engine.step()
-            steps.append(self._clock() - start)
-            own.append(steps[-1] - self._timed.elapsed)
+            steps.append(1e3 * (self._clock() - start))
+            parts.append(self._parts())
         for seq_id in range(num_seqs):
             engine.abort(seq_id)
-        step_ms, own_ms = median(steps) * 1e3, median(own) * 1e3
+        step_ms = median(steps)
+        own_ms = median(s - runtime for s, (runtime, *_) in zip(steps, parts, strict=True))
         return StepTimes(
             num_seqs=num_seqs,
             sampling=sampling,
             step_ms=step_ms,
             own_ms=own_ms,
+            schedule_ms=median(part[1] for part in parts),
+            sample_ms=median(part[2] for part in parts),
+            update_ms=median(part[3] for part in parts),
             own_share=own_ms / step_ms if step_ms else 0.0,
         )
+
+    def _parts(self) -> tuple[float, float, float, float]:
+        """Milliseconds of the runtime, of scheduling, sampling and updating, each since asked."""
+        scheduler = self._scheduler
+        schedule, update = scheduler.take("schedule"), scheduler.take("update")
+        return self._runner.take("run"), schedule, self._sampler.take("sample"), update
 
     def _sequence(self, seq_id: int, context: int, sampling: str) -> Sequence:
         prompt = self._rng.integers(self._engine.vocab_size, size=context).tolist()
@@ -156,53 +140,24 @@ class StepProfiler:
         return Sequence.from_prompt(seq_id, prompt, params)
 
 
-def run_steps(config: StepsConfig) -> int:
-    """Load the engine, measure each number of sequences with each sampling, report."""
-    from engines.load import EngineOptions, load_llm_engine  # only now: it loads the runtime
-
-    folder = choose_engine(find_engines(config.engine_dir), config.model)
-    options = EngineOptions(max_num_seqs=max(config.num_seqs), num_threads=config.threads)
-    engine = load_llm_engine(folder, options)
-    try:
-        profiler = StepProfiler(engine)
-        rows = [
-            profiler.measure(count, config.context, config.steps, sampling)
-            for count in config.num_seqs
-            for sampling in SAMPLINGS
-        ]
-    finally:
-        engine.close()
-    report = StepsReport(
-        engine=folder.manifest.id,
-        precision=folder.manifest.precision,
-        machine=describe_machine("onnxruntime") | {"enginery": __version__},
-        context=config.context,
-        rows=rows,
-    )
-    if config.json is not None:
-        write_json(report, config.json)
-    if config.json != "-":
-        Console().print(steps_table(report))
-    return 0
-
-
-def steps_table(report: StepsReport) -> Table:
+def steps_table(rows: list[StepTimes]) -> Table:
     """A line for each number of sequences and sampling."""
     table = Table(
-        title=f"{report.engine} ({report.precision}), medians over decode steps",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
+        title="A decode step by part, medians in ms", title_justify="left", box=box.SIMPLE_HEAD
     )
     table.add_column("sequences", justify="right")
     table.add_column("sampling")
-    for name in ("step, ms", "our own, ms", "share"):
+    for name in ("step", "our own", "share", "schedule", "sample", "update"):
         table.add_column(name, justify="right")
-    for row in report.rows:
+    for row in rows:
         table.add_row(
             str(row.num_seqs),
             row.sampling,
             f"{row.step_ms:.2f}",
             f"{row.own_ms:.3f}",
             f"{row.own_share:.1%}",
+            f"{row.schedule_ms:.3f}",
+            f"{row.sample_ms:.3f}",
+            f"{row.update_ms:.3f}",
         )
     return table

@@ -73,6 +73,11 @@ class ThroughputMeter:
         Raises:
             BenchmarkFailed: The engine runs fewer sequences, or its context is too short.
         """
+        return self._decode(num_seqs, context, num_tokens, None)
+
+    def _decode(
+        self, num_seqs: int, context: int, num_tokens: int, prompt: list[int] | None
+    ) -> float:
         engine = self._engine
         if num_seqs > engine.max_num_seqs:
             raise BenchmarkFailed(
@@ -80,10 +85,16 @@ class ThroughputMeter:
             )
         self._check_fits(context, num_tokens + 1)
         # The first to start decode along while the others' prompts are computed.
-        lead = num_seqs * (context // _SMALLEST_CHUNK + 2)
+        lead = num_seqs * (2 if prompt is not None else context // _SMALLEST_CHUNK + 2)
         max_tokens = min(num_tokens + 1 + lead, engine.max_context - context)
-        started = [self._add(context, max_tokens) for _ in range(num_seqs)]
-        missing = set(started)
+        started = []
+        if prompt is not None:  # the others find it in the cache
+            started.append(self._add(context, max_tokens, prompt))
+            while not engine.step():
+                pass
+        while len(started) < num_seqs:
+            started.append(self._add(context, max_tokens, prompt))
+        missing = set(started if prompt is None else started[1:])
         while missing:
             missing -= {output.seq_id for output in engine.step()}
         start = self._clock()
@@ -100,8 +111,18 @@ class ThroughputMeter:
             )
         return count / elapsed
 
-    def _add(self, num_prompt_tokens: int, max_tokens: int) -> int:
-        prompt = self._rng.integers(self._engine.vocab_size, size=num_prompt_tokens).tolist()
+    def decode_alike(self, num_seqs: int, context: int, num_tokens: int) -> float:
+        """As `decode`, of sequences that all hold one prompt, which is computed only once.
+
+        Raises:
+            BenchmarkFailed: The engine runs fewer sequences, or its context is too short.
+        """
+        prompt = self._rng.integers(self._engine.vocab_size, size=context).tolist()
+        return self._decode(num_seqs, context, num_tokens, prompt)
+
+    def _add(self, num_prompt_tokens: int, max_tokens: int, prompt: list[int] | None = None) -> int:
+        if prompt is None:
+            prompt = self._rng.integers(self._engine.vocab_size, size=num_prompt_tokens).tolist()
         sampling = SamplingParams(max_tokens=max_tokens, temperature=0, ignore_eos=True)
         seq_id = next(self._ids)
         self._engine.add(Sequence.from_prompt(seq_id, prompt, sampling))

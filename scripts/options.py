@@ -13,11 +13,13 @@ from cyclopts import Group, Parameter
 
 from benchmarks.checkpoints.command import ChatCheckpointConfig
 from benchmarks.compare import CompareConfig
+from benchmarks.engine import EngineBenchConfig
+from benchmarks.growth import GrowthConfig
 from benchmarks.images.config import CheckpointConfig, ImagesConfig
 from benchmarks.images.serve import ServeImagesConfig
-from benchmarks.offline import OfflineConfig
-from benchmarks.peers.command import PeersConfig
+from benchmarks.peers.config import PeersConfig, PeersSetupConfig
 from benchmarks.serve import ServeConfig
+from benchmarks.server_path.command import ServerPathConfig
 from engines.cli import ENV_PREFIX
 from export.config import ExportConfig
 from server.config import ServerConfig
@@ -27,8 +29,11 @@ COMMANDS = (
     ("python -m server", "serve", ServerConfig),
     ("python -m benchmarks serve", "bench.serve", ServeConfig),
     ("python -m benchmarks compare", "bench.compare", CompareConfig),
-    ("python -m benchmarks offline", "bench.offline", OfflineConfig),
+    ("python -m benchmarks engine", "bench.engine", EngineBenchConfig),
+    ("python -m benchmarks growth", "bench.growth", GrowthConfig),
+    ("python -m benchmarks server-path", "bench.server-path", ServerPathConfig),
     ("python -m benchmarks peers", "bench.peers", PeersConfig),
+    ("python -m benchmarks peers-setup", "bench.peers-setup", PeersSetupConfig),
     ("python -m benchmarks chat-checkpoint", "bench.chat-checkpoint", ChatCheckpointConfig),
     ("python -m benchmarks images", "bench.images", ImagesConfig),
     ("python -m benchmarks serve-images", "bench.serve-images", ServeImagesConfig),

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
-import msgspec
 from rich.console import Console
 
+from benchmarks.comparison import write_comparison
 from benchmarks.errors import PeerFailed
 from benchmarks.images.catalogue import Contestant, ContestantName
 from benchmarks.images.checkpoint import make_checkpoint
@@ -21,7 +21,7 @@ from benchmarks.images.config import CheckpointConfig, ImagesConfig
 from benchmarks.images.process import BuildCost, make_models, measure
 from benchmarks.images.workload import Measurement
 from benchmarks.machine import OthersMeter, describe_machine
-from benchmarks.markdown import hide_paths, insert_between, own_command
+from benchmarks.markdown import hide_paths, own_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,8 @@ def run_images(config: ImagesConfig) -> int:
     failures: list[str] = []
     entries = _make_all(config, left_out, failures, console)
     others = _run_rounds(config, entries, failures, console)
-    _write(config, _collect(config, entries, left_out, failures, others))
+    comparison = _collect(config, entries, left_out, failures, others)
+    write_comparison(config, comparison, markdown(comparison), BEGIN_MARK, END_MARK)
     for failure in failures:
         console.print(f"failed: {failure}", markup=False)
     return 1 if failures else 0
@@ -148,21 +149,6 @@ def _collect(
         failures=failures,
         others_share=others,
     )
-
-
-def _write(config: ImagesConfig, comparison: Comparison) -> None:
-    report = markdown(comparison)
-    print(report)
-    if config.json is not None:
-        encoded = msgspec.json.format(msgspec.json.encode(comparison), indent=2)
-        config.json.write_bytes(encoded + b"\n")
-    if config.markdown is not None:
-        config.markdown.write_text(report, encoding="utf-8")
-    if config.update is not None:
-        document = config.update.read_text(encoding="utf-8")
-        config.update.write_text(
-            insert_between(document, report, BEGIN_MARK, END_MARK), encoding="utf-8"
-        )
 
 
 def _hide_paths(config: ImagesConfig, text: str) -> str:

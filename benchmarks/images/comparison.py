@@ -7,6 +7,7 @@ from statistics import median
 
 import msgspec
 
+from benchmarks.comparison import commands, facts
 from benchmarks.images.process import BuildCost
 from benchmarks.images.workload import Measurement
 from benchmarks.machine import MIB
@@ -94,7 +95,12 @@ def markdown(comparison: Comparison) -> str:
         if base is not None and len(measured) > 1:
             parts += [f"How many times less than {base.label}:", _ratios(base, measured, sizes)]
     parts += _exports(comparison.variants)
-    parts += [_facts(comparison, measured), _commands(comparison, measured)]
+    versions = [variant.rounds[0].version for variant in measured]
+    sentences = comparison.left_out + comparison.failures
+    parts += [
+        facts(comparison.date, comparison.machine, versions, comparison.others_share, sentences),
+        commands(comparison.command, [variant.command for variant in measured]),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -133,23 +139,3 @@ def _exports(variants: Sequence[Variant]) -> list[str]:
         return []
     head = ["", "seconds", "peak memory, MiB"]
     return ["The export of the engines, without verification:", table([head, *rows])]
-
-
-def _facts(comparison: Comparison, measured: Sequence[Variant]) -> str:
-    versions = dict.fromkeys(variant.rounds[0].version for variant in measured)
-    lines = [f"- Date: {comparison.date}"]
-    lines += [f"- {name.capitalize()}: {value}" for name, value in comparison.machine.items()]
-    lines += [f"- Versions: {'; '.join(versions)}"]
-    if comparison.others_share:
-        shares = comparison.others_share
-        lines.append(
-            f"- Cores in use by others during the measurements: {median(shares):.0%} in the "
-            f"median, {max(shares):.0%} at most"
-        )
-    lines += [f"- {sentence}" for sentence in comparison.left_out + comparison.failures]
-    return "\n".join(lines)
-
-
-def _commands(comparison: Comparison, measured: Sequence[Variant]) -> str:
-    commands = [comparison.command, *(variant.command for variant in measured)]
-    return "The command, and what it ran in each round:\n\n```\n" + "\n".join(commands) + "\n```"

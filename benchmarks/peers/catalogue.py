@@ -1,17 +1,19 @@
-"""The peers: where each is found, how its model is made from a checkpoint and how it is run."""
+"""The peers: where each is set up, how its model is made from a checkpoint, how it is run."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
-from benchmarks.peers.workload import Precision, Workload
+from benchmarks.peers.environments import LlamaCppBuild, PythonEnvironment, Setup, llamacpp_setup
+from benchmarks.peers.workload import Precision, Stage, Workload
 
-ADAPTERS = Path(__file__).parent
 Command = list[str]
+PeerName = Literal["enginery", "openvino", "genai", "llamacpp", "transformers", "optimum"]
+PEER_NAMES: tuple[PeerName, ...] = get_args(PeerName)
+_ADAPTERS = "benchmarks.peers.adapters"
 
 
 class Peer(Protocol):
@@ -21,34 +23,37 @@ class Peer(Protocol):
     def name(self) -> str: ...
 
     @property
-    def reuses_models(self) -> bool:
-        """Whether a model that an earlier run made may be used again."""
-        ...
+    def precisions(self) -> tuple[Precision, ...]: ...
 
-    def missing(self) -> str | None:
-        """The sentence that says why this peer is left out; None if it can run."""
+    @property
+    def setup(self) -> Setup | None:
+        """What has to be installed or built; None if it is this project."""
         ...
 
     def label(self, precision: Precision) -> str: ...
 
     def build(self, checkpoint: Path, target: Path, precision: Precision) -> list[Command]:
-        """Commands that fill the empty folder `target` with the peer's model."""
+        """Commands that fill the empty folder `target` with the peer's model; may be none."""
         ...
 
-    def run(self, model_dir: Path, workload: Workload) -> Command:
-        """The adapter's command; it prints a `Measurement` (see `workload`)."""
+    def run(
+        self, model_dir: Path, checkpoint: Path, stage: Stage, workload: Workload
+    ) -> Command | None:
+        """The adapter's command for a stage but `http`; None if the peer has no such stage."""
+        ...
+
+    def serve(self, model_dir: Path, port: int, workload: Workload) -> Command | None:
+        """The command of its server with OpenAI's API; None if it has none."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Enginery:
-    """This project; its engine is exported anew each time, because the exporter is under test."""
+    """This project."""
 
     name: str = "Enginery"
-    reuses_models: bool = False
-
-    def missing(self) -> str | None:
-        return None
+    precisions: tuple[Precision, ...] = ("int8", "int4")
+    setup: Setup | None = None
 
     def label(self, precision: Precision) -> str:
         return f"Enginery {precision}"
@@ -62,91 +67,164 @@ class Enginery:
             ]
         ]
 
-    def run(self, model_dir: Path, workload: Workload) -> Command:
-        module = ("-m", "benchmarks.peers.enginery")
-        return [sys.executable, *module, "--model", str(model_dir), *workload.arguments()]
+    def run(
+        self, model_dir: Path, checkpoint: Path, stage: Stage, workload: Workload
+    ) -> Command | None:
+        adapter = [sys.executable, "-m", f"{_ADAPTERS}.enginery"]
+        return [*adapter, "--model", str(model_dir), *workload.arguments(stage)]
+
+    def serve(self, model_dir: Path, port: int, workload: Workload) -> Command | None:
+        return [
+            *(sys.executable, "-m", "server", "--engine-dir", str(model_dir)),
+            *("--port", str(port), "--max-num-seqs", str(workload.clients)),
+            *("--num-threads", str(workload.num_threads), "--log-level", "warning"),
+        ]
 
 
 @dataclass(frozen=True, slots=True)
-class Genai:
-    """onnxruntime-genai in a Python of its own, its builder's defaults and a pruned head."""
+class PythonPeer:
+    """A peer in a Python of its own, with an adapter of ours."""
 
-    python: Path | None
-    name: str = "onnxruntime-genai"
-    reuses_models: bool = True
-
-    def missing(self) -> str | None:
-        if self.python is None:
-            return "onnxruntime-genai is left out: name a Python that has it with --genai-python"
-        if not self.python.exists():
-            return f"onnxruntime-genai is left out: {self.python} does not exist"
-        probe = [str(self.python), "-c", "import onnxruntime_genai"]
-        if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
-            return f"onnxruntime-genai is left out: {self.python} cannot import it"
-        return None
+    name: str
+    adapter: str
+    setup: PythonEnvironment
+    precisions: tuple[Precision, ...]
+    can_batch: bool = False
+    commands: dict[str, list[str]] = field(default_factory=dict)  # of `build`, with {} fields
 
     def label(self, precision: Precision) -> str:
-        return f"onnxruntime-genai {precision}"
+        return f"{self.name} {precision}"
 
     def build(self, checkpoint: Path, target: Path, precision: Precision) -> list[Command]:
-        return [
-            [
-                *(str(self.python), "-m", "onnxruntime_genai.models.builder"),
-                *("-i", str(checkpoint), "-o", str(target), "-c", str(target / "cache")),
-                *("-p", precision, "-e", "cpu", "--extra_options", "prune_lm_head=true"),
-            ]
-        ]
+        fields = {
+            "python": str(self.setup.python),
+            "bin": str(self.setup.python.parent),
+            "checkpoint": str(checkpoint),
+            "target": str(target),
+            "precision": precision,
+        }
+        return [[word.format(**fields) for word in words] for words in self.commands.values()]
 
-    def run(self, model_dir: Path, workload: Workload) -> Command:
-        script = ADAPTERS / "genai.py"
-        return [
-            *(str(self.python), str(script), "--model", str(model_dir)),
-            *workload.arguments(),
-        ]
+    def run(
+        self, model_dir: Path, checkpoint: Path, stage: Stage, workload: Workload
+    ) -> Command | None:
+        if stage == "clients" and not self.can_batch:
+            return None
+        model = model_dir if self.commands else checkpoint
+        adapter = [str(self.setup.python), "-m", f"{_ADAPTERS}.{self.adapter}"]
+        return [*adapter, "--model", str(model), *workload.arguments(stage)]
+
+    def serve(self, model_dir: Path, port: int, workload: Workload) -> Command | None:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaCpp:
-    """llama.cpp: a source folder with its tools built in `build/bin`."""
+    """llama.cpp: its own tools and server, built from the sources inside llama-cpp-python's."""
 
-    folder: Path | None
-    python: Path  # runs the conversion to GGUF; needs what llama.cpp's script imports
+    setup: LlamaCppBuild
     name: str = "llama.cpp"
-    reuses_models: bool = True
-
-    def missing(self) -> str | None:
-        if self.folder is None:
-            return "llama.cpp is left out: name its folder with --llamacpp-dir"
-        for path in (self._convert, *(self._bin(tool) for tool in _LLAMACPP_TOOLS)):
-            if not path.exists():
-                return f"llama.cpp is left out: {path} does not exist"
-        return None
+    precisions: tuple[Precision, ...] = ("int8", "int4")
 
     def label(self, precision: Precision) -> str:
         return f"llama.cpp {_LLAMACPP_TYPES[precision]}"
 
     def build(self, checkpoint: Path, target: Path, precision: Precision) -> list[Command]:
         source, model = str(target / "bf16.gguf"), str(target / "model.gguf")
-        convert = [str(self.python), str(self._convert), str(checkpoint), "--outfile", source]
+        python = str(self.setup.converter.python)
+        convert = [python, "-m", f"{_ADAPTERS}.llamacpp_convert", str(self.setup.source)]
         return [
-            [*convert, "--outtype", "bf16"],
+            [*convert, str(checkpoint), "--outfile", source, "--outtype", "bf16"],
             [str(self._bin("llama-quantize")), source, model, _LLAMACPP_TYPES[precision]],
         ]
 
-    def run(self, model_dir: Path, workload: Workload) -> Command:
+    def run(
+        self, model_dir: Path, checkpoint: Path, stage: Stage, workload: Workload
+    ) -> Command | None:
+        if stage != "engine":
+            return None
         return [
-            *(sys.executable, "-m", "benchmarks.peers.llamacpp"),
-            *("--bin-dir", str(self._bin("")), "--model", str(model_dir / "model.gguf")),
-            *workload.arguments(),
+            *(sys.executable, "-m", f"{_ADAPTERS}.llamacpp", "--bin-dir", str(self._bin(""))),
+            *("--model", str(model_dir / "model.gguf"), *workload.arguments(stage)),
         ]
 
-    @property
-    def _convert(self) -> Path:
-        return (self.folder or Path()) / "convert_hf_to_gguf.py"
+    def serve(self, model_dir: Path, port: int, workload: Workload) -> Command | None:
+        tokens = workload.client_prompt + workload.client_tokens
+        cells = workload.clients * -(-2 * tokens // _CELLS) * _CELLS
+        threads = str(workload.num_threads)
+        return [
+            *(str(self._bin("llama-server")), "-m", str(model_dir / "model.gguf")),
+            *("--host", "127.0.0.1", "--port", str(port), "-t", threads, "-tb", threads),
+            *("-np", str(workload.clients), "-c", str(cells)),
+        ]
 
     def _bin(self, tool: str) -> Path:
-        return (self.folder or Path()) / "build" / "bin" / tool
+        return self.setup.source / "build" / "bin" / tool
 
 
-_LLAMACPP_TOOLS = ("llama-bench", "llama-batched-bench", "llama-quantize")
+_CELLS = 256  # llama.cpp pads the cache of a sequence to a multiple of this
 _LLAMACPP_TYPES: dict[Precision, str] = {"int8": "Q8_0", "int4": "Q4_0"}
+
+
+def all_peers(work_dir: Path, torch: str) -> dict[PeerName, Peer]:
+    """Every peer, set up below `work_dir` or not.
+
+    Args:
+        work_dir: Where the peers are set up.
+        torch: The requirement that stands for torch in their environments.
+    """
+
+    def environment(name: str, *requirements: str) -> PythonEnvironment:
+        return PythonEnvironment(work_dir / name, (torch, *requirements))
+
+    return {
+        "enginery": Enginery(),
+        "openvino": PythonPeer(
+            "OpenVINO GenAI",
+            "openvino",
+            environment("openvino", "openvino-genai", "optimum-intel", "nncf"),
+            ("int8", "int4"),
+            can_batch=True,
+            commands={
+                "export": [
+                    *("{bin}/optimum-cli", "export", "openvino", "--model", "{checkpoint}"),
+                    *("--task", "text-generation-with-past"),
+                    *("--weight-format", "{precision}", "{target}"),
+                ]
+            },
+        ),
+        "genai": PythonPeer(
+            "onnxruntime-genai",
+            "genai",
+            environment(
+                "genai", "onnxruntime-genai", "onnxruntime", "onnx", "onnx-ir", "transformers"
+            ),
+            ("int8", "int4"),
+            commands={
+                "build": [
+                    *("{python}", "-m", "onnxruntime_genai.models.builder"),
+                    *("-i", "{checkpoint}", "-o", "{target}", "-c", "{target}/cache"),
+                    *("-p", "{precision}", "-e", "cpu", "--extra_options", "prune_lm_head=true"),
+                ]
+            },
+        ),
+        "llamacpp": LlamaCpp(llamacpp_setup(work_dir, torch)),
+        "transformers": PythonPeer(
+            "transformers",
+            "transformers_torch",
+            environment("torch", "transformers", "accelerate"),
+            ("bf16",),
+        ),
+        "optimum": PythonPeer(
+            "optimum-onnx",
+            "optimum_ort",
+            environment("optimum", "optimum-onnx", "onnxruntime", "transformers==4.57.*"),
+            ("fp32",),
+            commands={
+                "export": [
+                    *("{bin}/optimum-cli", "export", "onnx", "--model", "{checkpoint}"),
+                    *("--task", "text-generation-with-past", "{target}"),
+                ]
+            },
+        ),
+    }

@@ -1,90 +1,136 @@
-"""What can be asked of `python -m benchmarks peers`."""
+"""What can be asked of `python -m benchmarks peers` and `peers-setup`."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from benchmarks.machine import num_cores
-from benchmarks.peers.catalogue import Enginery, Genai, LlamaCpp, Peer
-from benchmarks.peers.comparison import insert_between_marks
-from benchmarks.peers.workload import Precision, Workload
-
-PeerName = Literal["enginery", "genai", "llamacpp"]
+from benchmarks.checkpoints.shapes import ShapeName
+from benchmarks.markdown import insert_between
+from benchmarks.options import REPORT, PlotsTarget, check_above_zero, check_at_least_one, numbers
+from benchmarks.peers.catalogue import PEER_NAMES, Peer, PeerName, all_peers
+from benchmarks.peers.report import BEGIN_MARK, END_MARK
+from benchmarks.peers.workload import Precision, Stage, Workload
+from engines.load import physical_cores
 
 _WHAT = Group("What to compare", sort_key=1)
 _WHERE = Group("Where the peers are", sort_key=2)
 _LOAD = Group("Workload", sort_key=3)
-_REPORT = Group("Report", sort_key=4)
+_WORK_DIR = Path("build/peers")
+_TORCH = "torch==2.13.0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeersSetupConfig:
+    """Install the peers from package registries, each in an environment of its own."""
+
+    peers: Annotated[
+        tuple[PeerName, ...],
+        Parameter(help="which", consume_multiple=True, negative="", group=_WHAT),
+    ] = PEER_NAMES
+    work_dir: Annotated[Path, Parameter(help="where they are set up", group=_WHERE)] = _WORK_DIR
+    torch: Annotated[
+        str, Parameter(help="requirement that stands for torch, which most need", group=_WHERE)
+    ] = _TORCH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeersConfig:
-    """Compare this engine with llama.cpp and onnxruntime-genai on one checkpoint, in one run."""
+    """Compare this engine with others on one checkpoint, in one run; see peers-setup."""
 
-    checkpoint: Annotated[Path, Parameter(help="checkpoint folder", group=_WHAT)]
-    precisions: Annotated[
-        tuple[Precision, ...],
-        Parameter(help="weights of each peer", consume_multiple=True, negative="", group=_WHAT),
-    ] = ("int8", "int4")
+    shape: Annotated[
+        ShapeName, Parameter(help="of the checkpoint that is made below --work-dir", group=_WHAT)
+    ] = "qwen2.5-0.5b"
+    checkpoint: Annotated[
+        Path | None, Parameter(help="a checkpoint folder instead", group=_WHAT)
+    ] = None
     peers: Annotated[
         tuple[PeerName, ...],
         Parameter(help="who takes part", consume_multiple=True, negative="", group=_WHAT),
-    ] = (
-        "enginery",
-        "genai",
-        "llamacpp",
-    )
-    rounds: Annotated[int, Parameter(help="turns of all peers; medians count", group=_WHAT)] = 5
-    work_dir: Annotated[Path, Parameter(help="where models are made and kept", group=_WHERE)] = (
-        Path("build/peers")
-    )
-    genai_python: Annotated[
-        Path | None, Parameter(help="a Python that has onnxruntime-genai", group=_WHERE)
-    ] = None
-    llamacpp_dir: Annotated[
-        Path | None, Parameter(help="llama.cpp's source, built in build/bin", group=_WHERE)
-    ] = None
-    llamacpp_python: Annotated[
+    ] = PEER_NAMES
+    precisions: Annotated[
+        tuple[Precision, ...],
+        Parameter(help="weights of each peer", consume_multiple=True, negative="", group=_WHAT),
+    ] = ("int8", "int4", "bf16", "fp32")
+    stages: Annotated[
+        tuple[Stage, ...],
+        Parameter(
+            help="speed of the engine alone, over HTTP, with clients in the process",
+            consume_multiple=True,
+            negative="",
+            group=_WHAT,
+        ),
+    ] = ("engine", "http", "clients")
+    rounds: Annotated[int, Parameter(help="turns of all; medians count", group=_WHAT)] = 3
+    once: Annotated[
+        tuple[PeerName, ...],
+        Parameter(
+            help="who is measured in the first round only, being slow",
+            consume_multiple=True,
+            negative="",
+            group=_WHAT,
+        ),
+    ] = ("transformers", "optimum")
+    journal: Annotated[
         Path | None,
-        Parameter(help="runs llama.cpp's converter; default: --genai-python", group=_WHERE),
+        Parameter(help="keep every measurement here; the same command goes on", group=_WHAT),
     ] = None
+    stop_after: Annotated[
+        float | None,
+        Parameter(
+            help="seconds after which no measurement is begun that would not end before; the exit "
+            "status is 75 while some are left",
+            group=_WHAT,
+        ),
+    ] = None
+    work_dir: Annotated[
+        Path, Parameter(help="where peers are set up and models kept", group=_WHERE)
+    ] = _WORK_DIR
+    exports: Annotated[
+        bool,
+        Parameter(
+            help="export our engines again, though they are there", negative="", group=_WHERE
+        ),
+    ] = False
     threads: Annotated[
-        int | None, Parameter(help="threads of each peer; default: all cores", group=_LOAD)
+        int | None, Parameter(help="of each; default: the physical cores", group=_LOAD)
     ] = None
     prefill_tokens: Annotated[int, Parameter(help="tokens of the prompt", group=_LOAD)] = 512
     decode_context: Annotated[
         int, Parameter(help="tokens of a stream before decode is timed", group=_LOAD)
     ] = 128
     decode_tokens: Annotated[int, Parameter(help="timed tokens of a stream", group=_LOAD)] = 64
-    streams: Annotated[
-        tuple[int, ...],
-        Parameter(help="numbers of streams", consume_multiple=True, negative="", group=_LOAD),
-    ] = (1, 8)
+    streams: Annotated[tuple[int, ...], numbers("numbers of streams", _LOAD)] = (1, 8)
     repetitions: Annotated[
         int, Parameter(help="of each measurement in a process; the best counts", group=_LOAD)
     ] = 2
-    json: Annotated[Path | None, Parameter(help="write all figures here", group=_REPORT)] = None
-    markdown: Annotated[Path | None, Parameter(help="write the report here", group=_REPORT)] = None
+    clients: Annotated[int, Parameter(help="that each wait for their answer", group=_LOAD)] = 8
+    client_requests: Annotated[int, Parameter(help="of all clients", group=_LOAD)] = 24
+    client_prompt: Annotated[int, Parameter(help="tokens of a client's prompt", group=_LOAD)] = 128
+    client_tokens: Annotated[int, Parameter(help="tokens of an answer", group=_LOAD)] = 64
+    json: Annotated[Path | None, Parameter(help="write all figures here", group=REPORT)] = None
+    markdown: Annotated[Path | None, Parameter(help="write the report here", group=REPORT)] = None
     update: Annotated[
         Path | None,
-        Parameter(help="put the report between the marks of this document", group=_REPORT),
+        Parameter(help="put the report between the marks of this document", group=REPORT),
     ] = None
+    plots: PlotsTarget = None
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ValueError(f"rounds is {self.rounds}, but it must be at least 1")
-        if not self.precisions or not self.peers:
-            raise ValueError("precisions and peers must each name at least one")
-        if not (self.checkpoint / "config.json").exists():
+        check_at_least_one(self, ("rounds", "threads"))
+        check_above_zero(self, ("stop_after",))
+        if not (self.precisions and self.peers and self.stages):
+            raise ValueError("precisions, peers and stages must each name at least one")
+        if self.checkpoint is not None and not (self.checkpoint / "config.json").exists():
             raise ValueError(f"{self.checkpoint} is no checkpoint: it holds no config.json")
+        if self.stop_after is not None and self.journal is None:
+            raise ValueError("stop_after was given, so journal must name a file to go on from")
         self.workload()
         if self.update is not None:
-            insert_between_marks(self.update.read_text(encoding="utf-8"), "")
+            insert_between(self.update.read_text(encoding="utf-8"), "", BEGIN_MARK, END_MARK)
 
     def workload(self) -> Workload:
         return Workload(
@@ -93,15 +139,14 @@ class PeersConfig:
             decode_tokens=self.decode_tokens,
             streams=tuple(self.streams),
             repetitions=self.repetitions,
-            num_threads=self.threads or num_cores(),
+            clients=self.clients,
+            client_requests=self.client_requests,
+            client_prompt=self.client_prompt,
+            client_tokens=self.client_tokens,
+            num_threads=self.threads or physical_cores(),
         )
 
-    def candidates(self) -> list[Peer]:
+    def candidates(self) -> dict[PeerName, Peer]:
         """The peers that were asked for, Enginery first."""
-        python = self.llamacpp_python or self.genai_python or Path(sys.executable)
-        known: dict[PeerName, Peer] = {
-            "enginery": Enginery(),
-            "genai": Genai(self.genai_python),
-            "llamacpp": LlamaCpp(self.llamacpp_dir, python),
-        }
-        return [peer for name, peer in known.items() if name in self.peers]
+        known = all_peers(self.work_dir, _TORCH)
+        return {name: peer for name, peer in known.items() if name in self.peers}

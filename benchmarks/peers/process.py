@@ -10,18 +10,20 @@ from pathlib import Path
 import benchmarks
 from benchmarks.errors import PeerFailed
 from benchmarks.peers.catalogue import Command, Peer
-from benchmarks.peers.workload import Measurement, Precision, Workload, read_measurement
+from benchmarks.peers.workload import AnswerT, Precision, read_answer
 from engines.cli import ENV_PREFIX
 
 _NUM_LAST_LINES = 3  # of a failed command's output are shown
 
 
 def model_folder(peer: Peer, work_dir: Path, checkpoint: Path, precision: Precision) -> Path:
-    slug = peer.name.lower().replace(".", "")
-    return work_dir / checkpoint.resolve().name / f"{slug}-{precision}"
+    slug = peer.name.lower().replace(".", "").replace(" ", "-")
+    return work_dir / "models" / checkpoint.resolve().name / f"{slug}-{precision}"
 
 
-def build_model(peer: Peer, work_dir: Path, checkpoint: Path, precision: Precision) -> Path:
+def build_model(
+    peer: Peer, work_dir: Path, checkpoint: Path, precision: Precision, *, force: bool = False
+) -> Path:
     """The folder of the peer's model, made now unless an earlier one may be used again.
 
     The model is made under a temporary name, so an interrupted build is never taken for one.
@@ -30,7 +32,7 @@ def build_model(peer: Peer, work_dir: Path, checkpoint: Path, precision: Precisi
         PeerFailed: A command failed.
     """
     folder = model_folder(peer, work_dir, checkpoint, precision)
-    if folder.exists() and peer.reuses_models:
+    if folder.exists() and not force:
         return folder
     partial = folder.with_name(f"{folder.name}.partial")
     for leftover in (partial, folder):
@@ -45,15 +47,14 @@ def build_model(peer: Peer, work_dir: Path, checkpoint: Path, precision: Precisi
     return folder
 
 
-def measure(peer: Peer, model_dir: Path, workload: Workload) -> Measurement:
-    """Run the peer's adapter once.
+def measure(command: Command, answer_type: type[AnswerT]) -> AnswerT:
+    """Run an adapter once.
 
     Raises:
         PeerFailed: It failed, or printed no measurement.
     """
-    command = peer.run(model_dir, workload)
     stdout = run_command(command)
-    measurement = read_measurement(stdout)
+    measurement = read_answer(stdout, answer_type)
     if measurement is None:
         raise PeerFailed(f"`{' '.join(command)}` printed no measurement: {last_words(stdout)}")
     return measurement

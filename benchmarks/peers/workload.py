@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
-Precision = Literal["int8", "int4"]
-ANSWER_PREFIX = "RESULT "
+from benchmarks.peers.adapters.adapter import ANSWER_PREFIX
+
+Precision = Literal["int8", "int4", "bf16", "fp32"]
+Stage = Literal["engine", "http", "clients"]
+AnswerT = TypeVar("AnswerT", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """One prompt computed, then n streams decoded; greedy or random tokens, no text.
+    """One prompt, then n streams decoded; and clients that each wait for their answer.
+
+    Greedy or random tokens, no text but over HTTP.
 
     Raises:
         ValueError: A count is not positive.
@@ -24,6 +29,10 @@ class Workload:
     decode_tokens: int = 64  # timed for each stream
     streams: tuple[int, ...] = (1, 8)
     repetitions: int = 2  # of each measurement in one process; the best counts
+    clients: int = 8
+    client_requests: int = 24  # of all clients together
+    client_prompt: int = 128  # tokens
+    client_tokens: int = 64  # of an answer
     num_threads: int = 1
 
     def __post_init__(self) -> None:
@@ -32,6 +41,10 @@ class Workload:
             "decode_context": self.decode_context,
             "decode_tokens": self.decode_tokens,
             "repetitions": self.repetitions,
+            "clients": self.clients,
+            "client_requests": self.client_requests,
+            "client_prompt": self.client_prompt,
+            "client_tokens": self.client_tokens,
             "num_threads": self.num_threads,
             "streams": min(self.streams, default=0),
         }
@@ -39,8 +52,16 @@ class Workload:
             if count < 1:
                 raise ValueError(f"{name} is {count}, but it must be at least 1")
 
-    def arguments(self) -> list[str]:
-        """The flags that every adapter understands."""
+    def arguments(self, stage: Stage) -> list[str]:
+        """The flags of an adapter for a stage; every adapter understands all of them."""
+        if stage == "clients":
+            return [
+                *("--stage", "clients", "--clients", str(self.clients)),
+                *("--client-requests", str(self.client_requests)),
+                *("--client-prompt", str(self.client_prompt)),
+                *("--client-tokens", str(self.client_tokens)),
+                *("--threads", str(self.num_threads)),
+            ]
         return [
             *("--prefill-tokens", str(self.prefill_tokens)),
             *("--decode-context", str(self.decode_context)),
@@ -51,22 +72,39 @@ class Workload:
         ]
 
 
-class Measurement(msgspec.Struct, frozen=True, kw_only=True):
+class EngineMeasurement(msgspec.Struct, frozen=True, kw_only=True):
     """One process's answer: tokens per second, seconds and bytes."""
 
     prefill: float
     decode: dict[int, float]  # number of streams -> tokens per second of all together
     peak_rss_bytes: int
     load_s: float | None = None
+    startup_s: float | None = None  # from the start of the process until the model is ready
     version: str
 
 
-def read_measurement(stdout: str) -> Measurement | None:
+class ClientsMeasurement(msgspec.Struct, frozen=True, kw_only=True):
+    """What clients saw, over HTTP or in the process; milliseconds, seconds and bytes."""
+
+    output_tokens_per_s: float
+    output_tokens: int
+    ttft_p50_ms: float
+    gap_p50_ms: float
+    longest_gap_ms: float
+    num_failed: int = 0
+    gaps_ms: list[float] = []  # 401 percentiles; over HTTP only
+    peak_rss_bytes: int = 0
+    load_s: float | None = None
+    startup_s: float | None = None
+    version: str = ""
+
+
+def read_answer(stdout: str, answer_type: type[AnswerT]) -> AnswerT | None:
     """The answer among an adapter's output lines; None if there is none."""
     for line in reversed(stdout.splitlines()):
         if line.startswith(ANSWER_PREFIX):
             try:
-                return msgspec.json.decode(line.removeprefix(ANSWER_PREFIX), type=Measurement)
+                return msgspec.json.decode(line.removeprefix(ANSWER_PREFIX), type=answer_type)
             except msgspec.DecodeError:
                 return None
     return None

@@ -24,6 +24,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 # Okabe and Ito's colours, without yellow, which is faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+OURS_COLOUR = COLOURS[1]  # of bars, where the others are blue
 MARKERS = "osD^vPX"
 _GREY = "#8a8a8a"
 _DPI = 144

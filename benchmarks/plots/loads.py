@@ -156,12 +156,24 @@ def _side_by_side(rounds: Rounds, index: int) -> Picture:
     return draw(3, paint, f"Servers side by side, {load}.", height=1.2 + 0.45 * len(rounds))
 
 
-def paint_bars(axes: Axes, bars: Sequence[tuple[str, list[float]]], title: str, unit: str) -> None:
-    """Horizontal bars of medians, each with its number, and whiskers over the rounds."""
+def paint_bars(
+    axes: Axes,
+    bars: Sequence[tuple[str, list[float]]],
+    title: str,
+    unit: str,
+    ours: str | None = None,
+) -> None:
+    """Horizontal bars of medians, each with its number, and whiskers over the rounds.
+
+    With a colour for ours, Enginery's bars have it and all others the same one.
+    """
     most = max((max(values) for _, values in bars), default=1.0)
-    for row, (_, values) in enumerate(bars):
+    for row, (name, values) in enumerate(bars):
         middle = median(values)
-        axes.barh(row, middle, color=style_of(row)["color"], height=0.65)
+        colour = style_of(row)["color"]
+        if ours is not None:
+            colour = ours if name.startswith("Enginery") else style_of(0)["color"]
+        axes.barh(row, middle, color=colour, height=0.65)
         if len(values) > 1:
             spread = [[middle - min(values)], [max(values) - middle]]
             axes.errorbar(middle, row, xerr=spread, fmt="none", ecolor="#333333", capsize=3, lw=1)

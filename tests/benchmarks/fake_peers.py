@@ -6,8 +6,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.peers.catalogue import Command
-from benchmarks.peers.workload import Precision, Workload
+from benchmarks.peers.catalogue import Command, LlamaCpp
+from benchmarks.peers.environments import llamacpp_setup
+from benchmarks.peers.workload import Precision, Stage, Workload
 
 GENAI_MODULE = '''
 """onnxruntime_genai, as far as the adapter calls it; refuses what the real one would refuse."""
@@ -48,9 +49,23 @@ class Generator:
 
 _CONVERT = """
 import sys, pathlib
-checkpoint, out = sys.argv[1], sys.argv[sys.argv.index("--outfile") + 1]
-assert pathlib.Path(checkpoint, "config.json").exists()
-pathlib.Path(out).write_text("bf16")
+from conversion.base import TextModel
+
+def main():
+    checkpoint, out = sys.argv[1], sys.argv[sys.argv.index("--outfile") + 1]
+    assert pathlib.Path(checkpoint, "config.json").exists()
+    assert TextModel().get_vocab_base_pre("tokenizer") == "qwen2"
+    pathlib.Path(out).write_text("bf16")
+"""
+_CONVERSION = """
+class TextModel:
+    def get_vocab_base_pre(self, tokenizer):
+        raise NotImplementedError("a hash that is in no list")
+"""
+_SERVER = """
+import sys
+from tests.benchmarks.fake_server import serve_until_killed
+serve_until_killed(int(sys.argv[sys.argv.index("--port") + 1]))
 """
 _QUANTIZE = """
 import sys, pathlib
@@ -80,21 +95,36 @@ for number, streams in enumerate(map(int, option("-npl").split(","))):
 """
 
 
-def make_llamacpp(folder: Path) -> Path:
-    """A folder like that of a built llama.cpp."""
-    binaries = folder / "build" / "bin"
+def make_llamacpp(work_dir: Path) -> LlamaCpp:
+    """llama.cpp as `peers-setup` leaves it, in small programs."""
+    source = work_dir / "llamacpp" / "vendor" / "llama.cpp"
+    binaries = source / "build" / "bin"
     binaries.mkdir(parents=True)
-    (folder / "convert_hf_to_gguf.py").write_text(_CONVERT)
+    (source / "conversion").mkdir()
+    (source / "conversion" / "__init__.py").touch()
+    (source / "conversion" / "base.py").write_text(_CONVERSION)
+    (source / "convert_hf_to_gguf.py").write_text(_CONVERT)
     tools = {
         "llama-quantize": _QUANTIZE,
         "llama-bench": _BENCH,
         "llama-batched-bench": _BATCHED_BENCH,
+        "llama-server": _SERVER,
     }
-    for name, source in tools.items():
+    for name, program in tools.items():
         path = binaries / name
-        path.write_text(f"#!{sys.executable}\n{source}")
+        path.write_text(f"#!{sys.executable}\n{program}")
         path.chmod(0o755)
-    return folder
+    make_environment(work_dir / "llamacpp-converter")
+    return LlamaCpp(llamacpp_setup(work_dir, "torch"))
+
+
+def make_environment(folder: Path) -> None:
+    """A Python that has what ours has."""
+    (folder / "bin").mkdir(parents=True)
+    python = folder / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    (folder / "installed").touch()
 
 
 @dataclass(frozen=True)
@@ -104,10 +134,8 @@ class ScriptedPeer:
     build_source: str = "import pathlib; pathlib.Path(TARGET, 'model').touch()"
     run_source: str = "print('nothing')"
     name: str = "Scripted"
-    reuses_models: bool = True
-
-    def missing(self) -> str | None:
-        return None
+    precisions: tuple[Precision, ...] = ("int8", "int4")
+    setup: None = None
 
     def label(self, precision: Precision) -> str:
         return f"{self.name} {precision}"
@@ -115,5 +143,10 @@ class ScriptedPeer:
     def build(self, checkpoint: Path, target: Path, precision: Precision) -> list[Command]:
         return [[sys.executable, "-c", f"TARGET = {str(target)!r}\n{self.build_source}"]]
 
-    def run(self, model_dir: Path, workload: Workload) -> Command:
+    def run(
+        self, model_dir: Path, checkpoint: Path, stage: Stage, workload: Workload
+    ) -> Command | None:
         return [sys.executable, "-c", self.run_source]
+
+    def serve(self, model_dir: Path, port: int, workload: Workload) -> Command | None:
+        return None

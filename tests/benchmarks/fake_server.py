@@ -21,7 +21,10 @@ class FakeServer:
     """Listens on a free port of 127.0.0.1 while it is a context; keeps the bodies it was sent."""
 
     def __init__(
-        self, models: tuple[str, ...] = ("good",), handler: type[Handler] | None = None
+        self,
+        models: tuple[str, ...] = ("good",),
+        handler: type[Handler] | None = None,
+        port: int = 0,
     ) -> None:
         self.models = models
         self.bodies: list[dict[str, Any]] = []
@@ -29,7 +32,7 @@ class FakeServer:
         self._at_once = 0
         self._lock = threading.Lock()
         bound = type("BoundHandler", (handler or Handler,), {"fake": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), bound)
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), bound)
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever)
 
@@ -176,3 +179,9 @@ def usage(body: dict[str, Any]) -> dict[str, int]:
         overhead = TEMPLATE_TOKENS
     prompt_tokens = overhead + TOKENS_PER_WORD * len(text.split())
     return {"prompt_tokens": prompt_tokens, "completion_tokens": body["max_tokens"]}
+
+
+def serve_until_killed(port: int) -> None:
+    """What a peer's server program does."""
+    with FakeServer(port=port):
+        threading.Event().wait()

@@ -15,7 +15,16 @@ def run(capsys, *arguments):
 def test_help_names_the_commands(capsys):
     status, output = run(capsys, "--help")
     assert status == 0
-    for command in ("serve", "offline", "peers", "images", "serve-images", "images-checkpoint"):
+    for command in (
+        "serve",
+        "compare",
+        "engine",
+        "server-path",
+        "peers",
+        "images",
+        "serve-images",
+        "images-checkpoint",
+    ):
         assert command in output.out
 
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks offline`: the speed and the memory of an engine without HTTP."""
+"""`python -m benchmarks engine`: speed, step time by part and memory of an engine without HTTP."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from rich.table import Table
 
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.machine import MIB, describe_machine, resident_bytes
-from benchmarks.options import JsonTarget, check_at_least_one, check_json_target
+from benchmarks.options import JsonTarget, check_at_least_one, check_json_target, numbers
 from benchmarks.report import write_json
+from benchmarks.step_profile import SAMPLINGS, StepProfiler, StepTimes, steps_table
 from benchmarks.throughput import ThroughputMeter
 from engines import __version__
 from engines.store import EngineFolder, find_engines
@@ -27,10 +28,10 @@ _LOAD = Group("Workload", sort_key=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OfflineConfig:
-    """Measure one engine without a server: prefill and decode tokens/s, load time, memory."""
+class EngineBenchConfig:
+    """Measure one engine without a server: prefill, decode, where a step's time goes, memory."""
 
-    engine_dir: Annotated[Path, Parameter(help="an engine or a folder of engines", group=_ENGINE)]
+    engine: Annotated[Path, Parameter(help="an engine or a folder of engines", group=_ENGINE)]
     model: Annotated[
         str | None, Parameter(help="the engine's id, when the folder holds several", group=_ENGINE)
     ] = None
@@ -47,27 +48,31 @@ class OfflineConfig:
         int, Parameter(help="tokens of a sequence before decode is timed", group=_LOAD)
     ] = 128
     decode_tokens: Annotated[int, Parameter(help="timed tokens of a sequence", group=_LOAD)] = 64
-    num_seqs: Annotated[
-        tuple[int, ...],
-        Parameter(help="sequences at once", consume_multiple=True, negative="", group=_LOAD),
-    ] = (
-        1,
-        2,
-        4,
-        8,
-    )
+    num_seqs: Annotated[tuple[int, ...], numbers("sequences at once", _LOAD)] = (1, 2, 4, 8, 16)
     repetitions: Annotated[int, Parameter(help="of each; medians count", group=_LOAD)] = 3
+    parts: Annotated[
+        tuple[int, ...],
+        numbers("sequences at once while a step is timed part by part; 0 for none", _LOAD),
+    ] = (1, 8)
+    steps: Annotated[int, Parameter(help="timed part by part, of each row", group=_LOAD)] = 64
     json: JsonTarget = None
 
     def __post_init__(self) -> None:
         check_json_target(self.json)
-        limits = ("prefill_tokens", "decode_context", "decode_tokens", "repetitions")
+        limits = ("prefill_tokens", "decode_context", "decode_tokens", "repetitions", "steps")
         check_at_least_one(self, (*limits, "threads", "prefill_chunk"))
         if not self.num_seqs or min(self.num_seqs) < 1:
             raise ValueError("num_seqs must name numbers of sequences, each at least 1")
+        if min(self.parts, default=0) < 0:
+            raise ValueError(f"parts is {min(self.parts)}, but it must be at least 0")
+
+    @property
+    def profiled(self) -> list[int]:
+        """Numbers of sequences at which a step is timed part by part."""
+        return [count for count in self.parts if count]
 
 
-class OfflineReport(msgspec.Struct, frozen=True, kw_only=True):
+class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     """All figures; `decode_tokens_per_s` is by number of sequences, of all together."""
 
     engine: str
@@ -78,19 +83,22 @@ class OfflineReport(msgspec.Struct, frozen=True, kw_only=True):
     load_s: float
     prefill_tokens_per_s: float
     decode_tokens_per_s: dict[int, float]
+    steps: list[StepTimes]
     loaded_bytes: int  # resident after loading
     used_bytes: int  # resident after the run
     peak_bytes: int
 
 
-def run_offline(config: OfflineConfig) -> int:
+def run_engine(config: EngineBenchConfig) -> int:
     """Load the engine, measure it, report."""
-    folder = choose_engine(find_engines(config.engine_dir), config.model)
+    folder = choose_engine(find_engines(config.engine), config.model)
     report = measure_engine(config, folder)
     if config.json is not None:
         write_json(report, config.json)
     if config.json != "-":
-        Console().print(offline_table(report))
+        console = Console()
+        for table in engine_tables(report):
+            console.print(table)
     return 0
 
 
@@ -109,11 +117,13 @@ def choose_engine(folders: list[EngineFolder], model: str | None) -> EngineFolde
     raise BenchmarkFailed(f"model is {model!r}, but the folder holds {ids}")
 
 
-def measure_engine(config: OfflineConfig, folder: EngineFolder) -> OfflineReport:
+def measure_engine(config: EngineBenchConfig, folder: EngineFolder) -> EngineReport:
     """Load an engine in this process and measure it."""
     from engines.load import EngineOptions, load_llm_engine  # only now: it loads the runtime
 
-    options = EngineOptions(max_num_seqs=max(config.num_seqs), num_threads=config.threads)
+    options = EngineOptions(
+        max_num_seqs=max(config.num_seqs + config.parts), num_threads=config.threads
+    )
     if config.prefill_chunk is not None:
         options = replace(options, prefill_chunk=config.prefill_chunk)
     start = time.perf_counter()
@@ -123,10 +133,16 @@ def measure_engine(config: OfflineConfig, folder: EngineFolder) -> OfflineReport
     try:
         prefill, decode = _measure(config, ThroughputMeter(engine))
         used_bytes, peak_bytes = resident_bytes()
+        profiler = StepProfiler(engine)
+        steps = [
+            profiler.measure(count, config.decode_context, config.steps, sampling)
+            for count in config.profiled
+            for sampling in SAMPLINGS
+        ]
     finally:
         engine.close()
     manifest = folder.manifest
-    return OfflineReport(
+    return EngineReport(
         engine=manifest.id,
         precision=manifest.precision,
         target=manifest.target,
@@ -134,19 +150,20 @@ def measure_engine(config: OfflineConfig, folder: EngineFolder) -> OfflineReport
         settings={
             name: value
             for name, value in asdict(config).items()
-            if name not in ("engine_dir", "json", "model")
+            if name not in ("engine", "json", "model")
         },
         load_s=load_s,
         prefill_tokens_per_s=prefill,
         decode_tokens_per_s=decode,
+        steps=steps,
         loaded_bytes=loaded_bytes,
         used_bytes=used_bytes,
         peak_bytes=peak_bytes,
     )
 
 
-def offline_table(report: OfflineReport) -> Table:
-    """The figures, one a row."""
+def engine_tables(report: EngineReport) -> list[Table]:
+    """The figures, one a row, and where the time of a step goes."""
     table = Table(
         title=f"{report.engine} ({report.precision}, {report.target})",
         title_justify="left",
@@ -166,10 +183,10 @@ def offline_table(report: OfflineReport) -> Table:
     table.add_row("resident when loaded", f"{report.loaded_bytes / MIB:,.0f}", "MiB")
     table.add_row("resident after the run", f"{report.used_bytes / MIB:,.0f}", "MiB")
     table.add_row("peak resident", f"{report.peak_bytes / MIB:,.0f}", "MiB")
-    return table
+    return [table, steps_table(report.steps)] if report.steps else [table]
 
 
-def _measure(config: OfflineConfig, meter: ThroughputMeter) -> tuple[float, dict[int, float]]:
+def _measure(config: EngineBenchConfig, meter: ThroughputMeter) -> tuple[float, dict[int, float]]:
     repeat = range(config.repetitions)
     meter.prefill(config.prefill_tokens)  # warm-up
     prefill = median(meter.prefill(config.prefill_tokens) for _ in repeat)

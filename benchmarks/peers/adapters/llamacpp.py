@@ -1,6 +1,6 @@
 """Measures llama.cpp with its own tools: llama-bench for the prompt, llama-batched-bench else.
 
-python -m benchmarks.peers.llamacpp --bin-dir DIR --model FILE [--threads N ...]
+python -m benchmarks.peers.adapters.llamacpp --bin-dir DIR --model FILE [--threads N ...]
 """
 
 import argparse
@@ -11,11 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.adapters.adapter import ANSWER_PREFIX, parse_args
+
 _CELLS = 256  # llama.cpp pads the cache of a sequence to a multiple of this
 
 
 def main() -> None:
-    args = parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bin-dir", type=Path, required=True)
+    args = parse_args(parser)
     streams = [int(count) for count in args.streams.split(",")]
     bench = run_json(prefill_command(args))[0]
     rows = [row for row in run_json(decode_command(args, streams)) if row["pl"] in streams]
@@ -26,7 +30,7 @@ def main() -> None:
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
         "version": f"llama.cpp {bench['build_commit']}",
     }
-    print("RESULT " + json.dumps(answer), flush=True)
+    print(ANSWER_PREFIX + json.dumps(answer), flush=True)
 
 
 def prefill_command(args: argparse.Namespace) -> list[str]:
@@ -60,19 +64,6 @@ def run_json(command: list[str]) -> list[dict[str, Any]]:
     if done.stdout.lstrip().startswith("["):
         return list(json.loads(done.stdout))
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bin-dir", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--prefill-tokens", type=int, default=512)
-    parser.add_argument("--decode-context", type=int, default=128)
-    parser.add_argument("--decode-tokens", type=int, default=64)
-    parser.add_argument("--streams", default="1,8")
-    parser.add_argument("--repetitions", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=1)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

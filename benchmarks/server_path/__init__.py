@@ -1,0 +1,1 @@
+"""What the server itself costs a token: everything but the model, which is left out."""
