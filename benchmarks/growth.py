@@ -123,7 +123,8 @@ def run_growth(config: GrowthConfig) -> int:
                 left_out.append(f"{folder.manifest.id} at {context} is left out: {error}")
                 console.print(left_out[-1], markup=False, highlight=False)
                 continue
-            cells = [c for c in cells if (c.engine, c.context) != _key(folder, context)] + found
+            measured = {(c.engine, c.context, c.streams) for c in found}
+            cells = [c for c in cells if (c.engine, c.context, c.streams) not in measured] + found
             _write(config, cells, left_out)
     print(markdown(_write(config, cells, left_out)))
     return 0
@@ -151,7 +152,7 @@ def measure_context(folder: EngineFolder, context: int, config: GrowthConfig) ->
         meter.prefill(min(context, 128))  # warm-up
         prefill = meter.prefill(context)
         cells = []
-        for streams in config.streams:
+        for streams in sorted(config.streams):
             others = OthersMeter()
             speed = meter.decode_alike(streams, context, config.steps)
             cells.append(
@@ -183,9 +184,7 @@ def markdown(report: GrowthReport) -> str:
         for context in sorted({cell.context for cell in own}):
             row = {cell.streams: cell for cell in own if cell.context == context}
             first = next(iter(row.values()))
-            steps = [
-                f"{row[n].step_ms:,.1f} ({row[n].tokens_per_s:,.0f})" for n in streams if n in row
-            ]
+            steps = [_shown(row.get(count)) for count in streams]
             memory = max(cell.rss_bytes for cell in row.values()) / MIB
             rows.append([f"{context:,}", f"{first.prefill:,.0f}", *steps, f"{memory:,.0f}"])
         parts += [
@@ -198,6 +197,10 @@ def markdown(report: GrowthReport) -> str:
         f"```\n{report.command}\n```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _shown(cell: Cell | None) -> str:
+    return "-" if cell is None else f"{cell.step_ms:,.1f} ({cell.tokens_per_s:,.0f})"
 
 
 def _key(folder: EngineFolder, context: int) -> tuple[str, int]:

@@ -49,6 +49,7 @@ class ThroughputMeter:
         self._rng = np.random.default_rng(seed)
         self._clock = clock
         self._ids = itertools.count(1)
+        self._prompts: dict[int, list[int]] = {}  # of sequences that are alike, by length
 
     def prefill(self, num_tokens: int) -> float:
         """Tokens per second of one prompt, from the queue to its first sampled token.
@@ -114,10 +115,15 @@ class ThroughputMeter:
     def decode_alike(self, num_seqs: int, context: int, num_tokens: int) -> float:
         """As `decode`, of sequences that all hold one prompt, which is computed only once.
 
+        Calls with one length of context have one prompt too.
+
         Raises:
             BenchmarkFailed: The engine runs fewer sequences, or its context is too short.
         """
-        prompt = self._rng.integers(self._engine.vocab_size, size=context).tolist()
+        prompt = self._prompts.get(context)
+        if prompt is None:
+            prompt = self._rng.integers(self._engine.vocab_size, size=context).tolist()
+            self._prompts[context] = prompt
         return self._decode(num_seqs, context, num_tokens, prompt)
 
     def _add(self, num_prompt_tokens: int, max_tokens: int, prompt: list[int] | None = None) -> int:

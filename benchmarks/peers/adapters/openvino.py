@@ -4,6 +4,7 @@ import argparse
 import itertools
 import time
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import openvino as ov  # type: ignore[import-not-found,unused-ignore]
@@ -36,7 +37,7 @@ class OpenVinoModel(BatchingModel):
         )
         self._longest = longest_sequence(args)
         self._rng = np.random.default_rng(0)
-        self._handles: dict[int, genai.GenerationHandle] = {}
+        self._handles: dict[int, Any] = {}
         self._wanted: dict[int, int] = {}
         self._ids = itertools.count(1_000_000)  # of the sequences of prefill and decode
         self.version = f"OpenVINO GenAI {version('openvino-genai')}"
