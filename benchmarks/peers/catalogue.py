@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
@@ -182,7 +182,11 @@ def all_peers(work_dir: Path, torch: str) -> dict[PeerName, Peer]:
         "openvino": PythonPeer(
             "OpenVINO GenAI",
             "openvino",
-            environment("openvino", "openvino-genai", "optimum-intel", "nncf"),
+            # Its torchvision is of another build than a torch for the CPU, and not needed.
+            replace(
+                environment("openvino", "openvino-genai", "optimum-intel", "nncf"),
+                unwanted=("torchvision",),
+            ),
             ("int8", "int4"),
             can_batch=True,
             commands={

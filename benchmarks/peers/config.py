@@ -14,7 +14,7 @@ from benchmarks.options import REPORT, PlotsTarget, check_above_zero, check_at_l
 from benchmarks.peers.catalogue import PEER_NAMES, Peer, PeerName, all_peers
 from benchmarks.peers.report import BEGIN_MARK, END_MARK
 from benchmarks.peers.workload import Precision, Stage, Workload
-from engines.load import physical_cores
+from engines.machine import physical_cores
 
 _WHAT = Group("What to compare", sort_key=1)
 _WHERE = Group("Where the peers are", sort_key=2)

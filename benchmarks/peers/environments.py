@@ -37,6 +37,7 @@ class PythonEnvironment:
 
     folder: Path
     requirements: tuple[str, ...]
+    unwanted: tuple[str, ...] = ()  # packages that come along and break others
 
     @property
     def python(self) -> Path:
@@ -51,9 +52,11 @@ class PythonEnvironment:
 
     def commands(self) -> list[Command]:
         install = [str(self.python), "-m", "pip", "install", "--quiet", *self.requirements]
+        remove = [str(self.python), "-m", "pip", "uninstall", "--quiet", "--yes", *self.unwanted]
         return [
             [sys.executable, "-m", "venv", str(self.folder)],
             install,
+            *([remove] if self.unwanted else []),
             ["touch", str(self.folder / "installed")],
         ]
 
