@@ -112,6 +112,8 @@ def _type(schema: Mapping[str, Any]) -> str:
     for word, joint in (("anyOf", " or "), ("oneOf", " or "), ("allOf", " and ")):
         if word in schema:
             return joint.join(map(_type, schema[word]))
+    if "contentSchema" in schema.get("properties", {}).get("data", {}):
+        return f"events of {_type(schema['properties']['data']['contentSchema'])}"
     if "const" in schema or "enum" in schema:
         values = schema.get("enum", [schema.get("const")])
         return ", ".join(f"<code>{html.escape(json.dumps(value))}</code>" for value in values)

@@ -91,9 +91,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
     if operation.response is not None:
         content = _content(operation.response)
     if events := _events(operation):
-        # The events are separate documents, so the schema is that of each `data:` line.
-        schemas = [_reference(event) for event in events]
-        content[_EVENTS] = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
+        content[_EVENTS] = {"schema": _event_schema(events)}
     responses = {"200": {"description": "Success", "content": content}}
     failures = sorted({*operation.failures, *((401,) if operation.needs_key else ())})
     for status in failures:
@@ -104,6 +102,18 @@ def _responses(operation: Operation) -> dict[str, Any]:
     if operation.path in _ANSWERS_503_ITSELF:
         responses["503"] = {"description": "The answer is no", "content": content}
     return responses
+
+
+def _event_schema(events: Sequence[type[msgspec.Struct]]) -> dict[str, Any]:
+    """What one server-sent event is: a name, for some kinds of streams, and JSON in `data`."""
+    schemas = [_reference(event) for event in events]
+    data = {
+        "type": "string",
+        "contentMediaType": JSON,
+        "contentSchema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas},
+    }
+    properties = {"event": {"type": "string"}, "data": data}
+    return {"type": "object", "properties": properties, "required": ["data"]}
 
 
 def _events(operation: Operation) -> tuple[type[msgspec.Struct], ...]:

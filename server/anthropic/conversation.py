@@ -12,6 +12,7 @@ from server.schema.anthropic import (
     AssistantTurn,
     CountTokensRequest,
     MessageRequest,
+    PlainText,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
@@ -133,5 +134,5 @@ def _chat_tool(tool: Any) -> dict[str, Any]:
     return {"type": "function", "function": function | {"parameters": tool.input_schema}}
 
 
-def _text(content: str | Sequence[TextBlock]) -> str:
+def _text(content: str | Sequence[TextBlock | PlainText]) -> str:
     return content if isinstance(content, str) else "\n".join(block.text for block in content)

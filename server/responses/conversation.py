@@ -14,10 +14,10 @@ from server.schema.response_items import (
     FunctionCallOutputItem,
     InputText,
     MessageItem,
+    OutputPart,
     OutputRefusal,
     OutputText,
     ReasoningItem,
-    ReasoningText,
 )
 
 _LEADING = ("system", "developer")
@@ -116,7 +116,7 @@ def _instructed(messages: list[Message], instructions: str) -> list[Message]:
     return [{"role": "system", "content": instructions}, *messages]
 
 
-def _text(content: str | Sequence[InputText | OutputText | OutputRefusal | ReasoningText]) -> str:
+def _text(content: str | Sequence[InputText | OutputText | OutputRefusal | OutputPart]) -> str:
     if isinstance(content, str):
         return content
     return "\n".join(

@@ -28,6 +28,7 @@ from server.schema.response_items import (
     OutputMessage,
     OutputText,
     ReasoningItem,
+    ReasoningPart,
     ReasoningText,
 )
 from server.schema.usage import TokenLogprob
@@ -128,11 +129,10 @@ class OutputItems:
                 item_id=id, output_index=index, name=item.name, arguments=text
             )
         elif isinstance(item, ReasoningItem):
-            thought = ReasoningText(text=text)
-            item.content = [thought]
+            item.content = [ReasoningPart(type="reasoning_text", text=text)]
             item.encrypted_content = sealed(text) if self._seals_reasoning else None
             yield ReasoningTextDone(item_id=id, output_index=index, text=text)
-            yield ContentPartDone(item_id=id, output_index=index, part=thought)
+            yield ContentPartDone(item_id=id, output_index=index, part=ReasoningText(text=text))
         else:
             part = OutputText(text=text, logprobs=self._logprobs)
             item.content = [part]

@@ -44,11 +44,18 @@ class ToolUseBlock(msgspec.Struct, tag_field="type", tag="tool_use", kw_only=Tru
     input: dict[str, Any]
 
 
+class PlainText(msgspec.Struct, kw_only=True):
+    """A piece of a text where there is nothing else."""
+
+    type: Literal["text"]
+    text: str
+
+
 class ToolResultBlock(msgspec.Struct, tag_field="type", tag="tool_result", kw_only=True):
     """What a tool answered; `Error: ` is put before it where `is_error`."""
 
     tool_use_id: str
-    content: str | list[TextBlock] | None = None
+    content: str | list[PlainText] | None = None
     is_error: bool | None = None
 
 
@@ -111,9 +118,10 @@ class ThinkingDisabled(msgspec.Struct, tag_field="type", tag="disabled", kw_only
     """Does not think, where the template can switch it off; so it is without `thinking`."""
 
 
-class JsonOutput(msgspec.Struct, tag_field="type", tag="json_schema", kw_only=True):
+class JsonOutput(msgspec.Struct, kw_only=True):
     """JSON that a schema allows."""
 
+    type: Literal["json_schema"]
     schema: dict[str, Any]
 
 
@@ -129,7 +137,7 @@ class CountTokensRequest(msgspec.Struct, kw_only=True):
 
     model: str
     messages: Annotated[list[UserTurn | AssistantTurn], Meta(min_length=1, max_length=MAX_MESSAGES)]
-    system: str | list[TextBlock] | None = None
+    system: str | list[PlainText] | None = None
     tools: Annotated[list[ClientTool], Meta(max_length=MAX_TOOLS)] | None = None
     tool_choice: ChooseAuto | ChooseAny | ChooseTool | ChooseNone | None = None
     thinking: ThinkingEnabled | ThinkingAdaptive | ThinkingDisabled | None = None

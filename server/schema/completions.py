@@ -30,7 +30,7 @@ class CompletionRequest(StructuredFields, kw_only=True):
     prompt: str | list[int | str | TokenIds]  # a text, token ids, or a list of either
     echo: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    best_of: int | None = None
+    best_of: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
 
     @property
     def answer_limit(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -13,6 +14,7 @@ from engines.errors import InvalidRequest
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 _MAX_SHOWN = 64
+_MAX_WHOLE_FLOATS = 64  # integers of one body that may be written as fractions
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
 _OUT_OF_RANGE = re.compile(r"Expected `\w+` (of length )?(<=|>=|<|>) ([\d.e+-]+)")
@@ -36,10 +38,39 @@ def decode(body: Any, request_type: type[StructT], *, is_form: bool = False) -> 
     """
     if not isinstance(body, dict):
         raise InvalidRequest("the body is not a JSON object")
-    try:
-        return msgspec.convert(body, request_type, strict=not is_form)
-    except msgspec.ValidationError as error:
-        raise _explain(str(error), body, request_type) from None
+    for _ in range(_MAX_WHOLE_FLOATS):
+        try:
+            return msgspec.convert(body, request_type, strict=not is_form)
+        except msgspec.ValidationError as error:
+            whole = _with_whole_number(str(error), body)
+            if whole is None:
+                raise _explain(str(error), body, request_type) from None
+            body = whole
+    raise InvalidRequest("the body has too many integers that are written as fractions")
+
+
+def _with_whole_number(message: str, body: dict[str, Any]) -> dict[str, Any] | None:
+    """The body with 8 for 8.0 where an integer was expected, as some languages write them."""
+    problem, _, path = message.partition(" - at `")
+    steps = [name or int(index) for name, index in _STEP.findall(path.removesuffix("`"))]
+    if not problem.startswith("Expected `int") or "[...]" in path or not steps:
+        return None
+    value: Any = body
+    for step in steps:
+        value = value[step]
+    if not isinstance(value, float) or not value.is_integer() or abs(value) > 2**53:
+        return None
+    changed: dict[str, Any] = _replaced(body, steps, int(value))
+    return changed
+
+
+def _replaced(value: Any, steps: Sequence[str | int], changed: Any) -> Any:
+    """A copy of a value with another one at a place inside of it."""
+    if not steps:
+        return changed
+    copy = value.copy()
+    copy[steps[0]] = _replaced(value[steps[0]], steps[1:], changed)
+    return copy
 
 
 def _explain(message: str, body: dict[str, Any], request_type: type) -> InvalidRequest:

@@ -50,25 +50,40 @@ class FunctionCallItem(msgspec.Struct, tag_field="type", tag="function_call", kw
     status: ItemStatus | None = None
 
 
+class OutputPart(msgspec.Struct, kw_only=True):
+    """A piece of what a function answered."""
+
+    type: Literal["input_text"]
+    text: str
+
+
 class FunctionCallOutputItem(
     msgspec.Struct, tag_field="type", tag="function_call_output", kw_only=True
 ):
     """What a function answered."""
 
     call_id: str
-    output: str | list[InputText]
+    output: str | list[OutputPart]
     id: str | None = None
     status: ItemStatus | None = None
 
 
-class SummaryText(msgspec.Struct, tag_field="type", tag="summary_text", kw_only=True):
+class SummaryPart(msgspec.Struct, kw_only=True):
     """A piece of a summary of the reasoning; this server writes none."""
 
+    type: Literal["summary_text"]
+    text: str
+
+
+class ReasoningPart(msgspec.Struct, kw_only=True):
+    """A piece of the reasoning."""
+
+    type: Literal["reasoning_text"]
     text: str
 
 
 class ReasoningText(msgspec.Struct, tag_field="type", tag="reasoning_text", kw_only=True):
-    """A piece of the reasoning."""
+    """A piece of the reasoning, in a stream."""
 
     text: str
 
@@ -78,8 +93,8 @@ class ReasoningItem(msgspec.Struct, tag_field="type", tag="reasoning", kw_only=T
     that keep nothing else of it: here it is the text in base64, not a secret.
     """
 
-    summary: list[SummaryText] = []
-    content: list[ReasoningText] | None = None
+    summary: list[SummaryPart] = []
+    content: list[ReasoningPart] | None = None
     encrypted_content: str | None = None
     id: str | None = None
     status: ItemStatus | None = None

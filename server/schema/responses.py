@@ -38,8 +38,15 @@ class ResponseTool(msgspec.Struct, kw_only=True):
 
 
 class NamedFunction(msgspec.Struct, tag_field="type", tag="function", kw_only=True):
-    """The one function that has to be called, or one of several that may."""
+    """The one function that has to be called."""
 
+    name: str
+
+
+class AllowedTool(msgspec.Struct, kw_only=True):
+    """One of several functions that may be called."""
+
+    type: Literal["function"]
     name: str
 
 
@@ -47,7 +54,7 @@ class AllowedTools(msgspec.Struct, tag_field="type", tag="allowed_tools", kw_onl
     """Those of the tools that may be called, or of which one has to be."""
 
     mode: Literal["auto", "required"]
-    tools: Annotated[list[NamedFunction], Meta(min_length=1, max_length=MAX_TOOLS)]
+    tools: Annotated[list[AllowedTool], Meta(min_length=1, max_length=MAX_TOOLS)]
 
 
 class ResponseSchemaFormat(msgspec.Struct, tag_field="type", tag="json_schema", kw_only=True):
@@ -63,7 +70,7 @@ class ResponseText(msgspec.Struct, kw_only=True):
     """The form of the answer."""
 
     format: TextFormat | JsonObjectFormat | ResponseSchemaFormat | None = None
-    verbosity: Literal["low", "medium", "high"] | None = None
+    verbosity: Literal["medium"] | None = None
 
 
 class ResponseReasoning(msgspec.Struct, kw_only=True):

@@ -259,3 +259,11 @@ def test_what_openai_keeps_for_itself_is_taken_and_has_no_effect():
         "store": False,
     }
     assert post(CHAT_PATH, said(kept)).status_code == 200
+
+
+def test_an_integer_may_be_written_as_a_fraction():
+    body = said({"max_tokens": 2.0, "n": 2.0, "seed": 1.0, "stop_token_ids": [3.0]})
+    answer = post(CHAT_PATH, body).json()
+    assert len(answer["choices"]) == 2
+    error = post(CHAT_PATH, said({"max_tokens": 2.5})).json()["error"]
+    assert (error["param"], error["message"][:22]) == ("max_tokens", "max_tokens is 2.5, but")
