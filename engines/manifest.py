@@ -87,6 +87,8 @@ class ChatSpec(msgspec.Struct, frozen=True, kw_only=True):
     num_parameters: int
     kv_cache: Literal["slots", "blocks"] = "slots"  # how the states of sequences are kept apart
     num_candidates: int = 0  # the likeliest tokens that the graph gives of a row; 0: the row alone
+    decode_graph: str | None = None  # for runs of one token a sequence; None: `graph` runs them too
+    decode_precision: Precision | None = None  # of most weights of `decode_graph`
 
 
 class TextEncoderSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ import msgspec
 from engines.manifest import Manifest, write_manifest
 from export.checkpoint import open_checkpoint
 from export.compile import (
+    OPTIMIZED,
     CompileOptions,
     compile_engine,
     default_precision,
@@ -30,6 +31,7 @@ from export.hub import download_checkpoint, is_hub_id
 from export.plans import add_plans
 from export.pooling.compile import compile_pooling_engine, plan_pooling
 from export.pooling.task import find_task
+from export.precision import Layout
 from export.progress import Progress
 from export.report import Summary, print_json, print_table
 from export.verification import check_bars, run_verification
@@ -119,8 +121,11 @@ def _plan_language(source: CheckpointSource, engine_id: str, config: ExportConfi
             )
     checkpoint = open_checkpoint(source.folder, source.name, source.revision)
     precision, overrides = default_precision(checkpoint, config.target)
-    if config.precision is not None:
-        precision, overrides = config.precision, ()
+    if config.precision is not None or config.optimize is not None:
+        precision, overrides = config.precision or precision, ()
+    decode_precision: Layout | None = None
+    if config.optimize is not None:
+        precision, decode_precision = OPTIMIZED[config.optimize]
     options = CompileOptions(
         engine_id=engine_id,
         precision=precision,
@@ -129,16 +134,27 @@ def _plan_language(source: CheckpointSource, engine_id: str, config: ExportConfi
         max_context=config.max_context,
         target=config.target,
         kv_cache=config.kv_cache,
+        decode_precision=decode_precision,
     )
     task = find_task(source.folder, config.task)
     if task == "chat":
         return partial(compile_engine, plan_compilation(checkpoint, options))
+    _check_pooling(config, decode_precision)
+    return partial(compile_pooling_engine, plan_pooling(checkpoint, options, task))
+
+
+def _check_pooling(config: ExportConfig, decode_precision: Layout | None) -> None:
+    """Refuse what a model that embeds or ranks has no use for."""
     if config.target != "ort-cpu":
         raise ExportError(
             f"--target is {config.target}, but models that embed or rank are compiled for ort-cpu "
             "alone"
         )
-    return partial(compile_pooling_engine, plan_pooling(checkpoint, options, task))
+    if decode_precision is not None:
+        raise ExportError(
+            f"--optimize is {config.optimize}, but a model that embeds or ranks writes no answers: "
+            "choose throughput or memory"
+        )
 
 
 def _plan_image(source: CheckpointSource, engine_id: str, config: ExportConfig) -> Build:
@@ -159,6 +175,7 @@ def _image_options(config: ExportConfig) -> ImageBuildOptions:
             f"--calibration-prompts is for int8, but --precision is {precision}: leave it out"
         )
     for_chat = {
+        "--optimize": config.optimize,
         "--override": config.override or None,
         "--int4-block-size": config.int4_block_size,
         "--max-context": config.max_context,

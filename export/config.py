@@ -38,6 +38,13 @@ class ExportConfig:
             "for a GPU bf16 (the default), fp16, or int4 on CUDA"
         ),
     ] = None
+    optimize: Annotated[
+        Literal["throughput", "latency", "memory"] | None,
+        Parameter(
+            help="instead of --precision: throughput is int8, the default; latency is int8 for "
+            "prompts and int4 for the tokens of answers, in more memory; memory is int4"
+        ),
+    ] = None
     target: Annotated[
         Target,
         Parameter(help="what will run the engine: the CPU, a GPU through ONNX Runtime or TensorRT"),
@@ -100,6 +107,16 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if self.max_context is not None and self.max_context < 2:
             raise ValueError(f"--max-context is {self.max_context}, but has to be 2 at least")
+        if self.optimize is not None and self.precision is not None:
+            raise ValueError(
+                f"--optimize {self.optimize} and --precision {self.precision} both choose the "
+                "weights: leave one of them out"
+            )
+        if self.optimize is not None and self.target != "ort-cpu":
+            raise ValueError(
+                f"--optimize {self.optimize} is for ort-cpu, but --target is {self.target}: choose "
+                "a --precision"
+            )
         if self.name is not None:
             check_engine_id(self.name)
         if self.lora and self.name is None:

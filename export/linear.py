@@ -153,8 +153,8 @@ class LinearEmitter:
             "MatMulNBits",
             [
                 x,
-                graph.weight(f"{node}.weight", packed),
-                graph.weight(f"{node}.scale", scales.reshape(-1)),
+                graph.weight(f"{node}.weight_int4", packed),
+                graph.weight(f"{node}.scale_int4", scales.reshape(-1)),
             ],
             f"{node}.matmul",
             domain=CONTRIB,

@@ -77,6 +77,8 @@ def print_table(summary: Summary) -> None:
     table.add_row("size", f"{summary.size / 1e6:,.1f} MB")
     table.add_row("seconds", f"{summary.seconds:.1f}")
     table.add_row("precision", _precision(manifest))
+    if manifest.chat is not None and manifest.chat.decode_precision is not None:
+        table.add_row("answers", f"{manifest.chat.decode_precision}, by a graph of their own")
     if manifest.chat is not None:
         table.add_row("parameters", f"{manifest.chat.num_parameters / 1e6:,.1f} million")
         table.add_row("context", f"{manifest.chat.max_context:,} tokens")

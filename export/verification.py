@@ -72,12 +72,13 @@ def check_bars(manifest: Manifest, result: VerificationResult) -> None:
     report = result.report
     if report is None or result.is_untrained:
         return
-    least_top1, most_kl = BARS[manifest.precision]
+    precision = (manifest.chat and manifest.chat.decode_precision) or manifest.precision
+    least_top1, most_kl = BARS[precision]
     if report.top1_agreement >= least_top1 and report.mean_kl <= most_kl:
         return
     raise VerificationFailed(
         f"the engine agrees with {report.reference} on {report.top1_agreement:.1%} of the tokens "
-        f"at a mean KL of {report.mean_kl:.3g}, but {manifest.precision} has to reach "
+        f"at a mean KL of {report.mean_kl:.3g}, but {precision} has to reach "
         f"{least_top1:.0%} and {most_kl:g}: choose a higher precision, raise some nodes by "
         "--override, or keep it by --force"
     )

@@ -1,4 +1,4 @@
-"""ONNX Runtime on CPU: one session for all shapes, its caches bound in place.
+"""ONNX Runtime on CPU: one session for all shapes, or one for a phase; caches bound in place.
 
 Decode runs `[n, 1]` over slots 0 to n - 1, prefill `[1, S]` on one slot; which kernels a token
 meets depends on that alone. Rounding: int8 by rows and attention are bit-identical for every
@@ -64,7 +64,9 @@ class OrtCpuRunner:
     def __init__(
         self, graph: Path, spec: ChatSpec, num_slots: int, max_context: int, num_threads: int
     ) -> None:
-        self._session = open_session(graph, num_threads)
+        self._session = self._decode_session = open_session(graph, num_threads)
+        if spec.decode_graph is not None:
+            self._decode_session = open_session(graph.with_name(spec.decode_graph), num_threads)
         self._spec = spec
         self._max_context = max_context
         self._num_slots = num_slots
@@ -125,7 +127,7 @@ class OrtCpuRunner:
         self._decodes.clear()
         self._arrays.clear()
         self._fixed.clear()
-        del self._session
+        del self._session, self._decode_session
 
     def _run_decode(self, batch: Batch) -> HostLogits:
         num_rows = batch.num_slots
@@ -135,7 +137,7 @@ class OrtCpuRunner:
         decode.input_ids[:] = batch.input_ids
         decode.seqlens_k[:] = batch.past_lens
         decode.total_length[...] = batch.past_lens.max() + 1
-        self._execute(decode.binding)
+        self._execute(self._decode_session, decode.binding)
         return HostLogits(self._logits[:num_rows, : self.vocab_size], batch.logit_indices)
 
     def _run_prefill(self, batch: Batch) -> HostLogits:
@@ -150,7 +152,9 @@ class OrtCpuRunner:
         }
         is_small = num_rows <= len(self._logits)
         logits = self._logits[:num_rows] if is_small else self._new_logits(num_rows)
-        self._execute(self._bind(inputs, logits, batch.first_slot, 1))
+        # A prompt of one token goes where every other token by itself does, whatever its slot.
+        session = self._decode_session if size == 1 else self._session
+        self._execute(session, self._bind(session, inputs, logits, batch.first_slot, 1))
         return HostLogits(logits[:, : self.vocab_size], np.arange(num_rows))
 
     def _bind_decode(self, num_rows: int) -> _Decode:
@@ -164,14 +168,20 @@ class OrtCpuRunner:
             "total_sequence_length": total_length,
             "logit_indices": logit_indices,
         }
-        binding = self._bind(inputs, self._logits[:num_rows], 0, num_rows)
+        logits = self._logits[:num_rows]
+        binding = self._bind(self._decode_session, inputs, logits, 0, num_rows)
         return _Decode(binding, input_ids, seqlens_k, total_length, logit_indices)
 
     def _bind(
-        self, inputs: dict[str, NDArray[Any]], logits: FloatArray, first_slot: int, num_slots: int
+        self,
+        session: ort.InferenceSession,
+        inputs: dict[str, NDArray[Any]],
+        logits: FloatArray,
+        first_slot: int,
+        num_slots: int,
     ) -> Any:
         """A binding whose inputs, states and logits are the given memory, not copies of it."""
-        binding = self._session.io_binding()
+        binding = session.io_binding()
         for name, array in inputs.items():
             binding.bind_ortvalue_input(name, _alias(array))
         binding.bind_ortvalue_output("logits", _alias(logits))
@@ -181,9 +191,10 @@ class OrtCpuRunner:
             binding.bind_ortvalue_output(state.output, value)
         return binding
 
-    def _execute(self, binding: Any) -> None:
+    @staticmethod
+    def _execute(session: ort.InferenceSession, binding: Any) -> None:
         try:
-            self._session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding)
         except Exception as error:  # the runtime raises plain classes of its own
             raise RunFailed(f"the runtime rejected a batch: {error}") from error
 

@@ -31,7 +31,9 @@ NUM_PROMPTS = 8
 OpenEngine = Callable[..., LLMEngine]
 
 
-def compile_tiny(tmp_path_factory, family: str, precision: str) -> EngineFolder:
+def compile_tiny(
+    tmp_path_factory, family: str, precision: str, decode_precision: str | None = None
+) -> EngineFolder:
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     if family == "qwen1":
         checkpoint = make_qwen1_checkpoint(folder, seq_length=256)
@@ -39,7 +41,8 @@ def compile_tiny(tmp_path_factory, family: str, precision: str) -> EngineFolder:
         checkpoint = make_checkpoint(folder, family)
     engine = tmp_path_factory.mktemp("engine")
     plan = plan_compilation(
-        open_checkpoint(checkpoint, "tiny"), CompileOptions(engine_id="tiny", precision=precision)
+        open_checkpoint(checkpoint, "tiny"),
+        CompileOptions(engine_id="tiny", precision=precision, decode_precision=decode_precision),
     )
     write_manifest(compile_engine(plan, engine, QuietProgress()), engine)
     return EngineFolder(Path(engine), read_manifest(engine))
@@ -50,9 +53,9 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory) -> EngineFolder:
     return compile_tiny(tmp_path_factory, *request.param.rsplit("-", 1))
 
 
-@pytest.fixture(scope="module")
-def int4_folder(tmp_path_factory) -> EngineFolder:
-    return compile_tiny(tmp_path_factory, "qwen3", "int4")
+@pytest.fixture(scope="module", params=[("int4", None), ("int8", "int4")])
+def int4_folder(request: pytest.FixtureRequest, tmp_path_factory) -> EngineFolder:
+    return compile_tiny(tmp_path_factory, "qwen3", *request.param)
 
 
 @pytest.fixture

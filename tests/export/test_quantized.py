@@ -258,3 +258,10 @@ def test_a_block_size_for_weights_that_are_kept_is_refused(stored):
     options = CompileOptions(engine_id="tiny", precision="int4", int4_block_size=128)
     with pytest.raises(ExportError, match="--int4-block-size is 128, but the checkpoint's weights"):
         plan_compilation(open_checkpoint(folder, "tiny"), options)
+
+
+def test_a_graph_for_each_phase_is_refused_for_weights_that_are_kept(stored):
+    folder, _ = stored("gptq")
+    options = CompileOptions(engine_id="tiny", precision="int8", decode_precision="int4")
+    with pytest.raises(ExportError, match="--optimize latency holds the weights in int8 and in"):
+        plan_compilation(open_checkpoint(folder, "tiny"), options)

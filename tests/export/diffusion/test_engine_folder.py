@@ -86,6 +86,7 @@ def test_the_table_says_precision_and_sizes(pipeline, tmp_path):
         ),
         (("--calibration-prompts", "no-file.txt"), "--calibration-prompts no-file.txt cannot be"),
         (("--max-context", "64"), "--max-context is for language models, but"),
+        (("--optimize", "memory"), "--optimize is for language models, but"),
         (("--override", "head=fp32"), "--override is for language models, but"),
         (("--int4-block-size", "32"), "--int4-block-size is for language models, but"),
     ],
