@@ -28,6 +28,7 @@ def create_app(name: str = "python -m benchmarks") -> App:
     from benchmarks.peers.setup import run_peers_setup
     from benchmarks.serve import ServeConfig, run_serve
     from benchmarks.server_path.command import ServerPathConfig, run_server_path
+    from benchmarks.waits import WaitsConfig, run_waits
 
     app = App(
         name=name,
@@ -39,6 +40,7 @@ def create_app(name: str = "python -m benchmarks") -> App:
     add_command(app, EngineBenchConfig, run_engine, name="engine")
     add_command(app, GrowthConfig, run_growth, name="growth")
     add_command(app, ServerPathConfig, run_server_path, name="server-path")
+    add_command(app, WaitsConfig, run_waits, name="waits")
     add_command(app, PeersConfig, run_peers, name="peers")
     add_command(app, PeersSetupConfig, run_peers_setup, name="peers-setup")
     add_command(app, ChatCheckpointConfig, run_chat_checkpoint, name="chat-checkpoint")

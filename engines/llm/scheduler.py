@@ -16,6 +16,7 @@ from typing import Any
 
 from engines.errors import ContextLengthExceeded
 from engines.llm.cache import Cache
+from engines.llm.chunks import chunk_size
 from engines.llm.piece import Piece
 from engines.llm.sequence import FinishReason, Sequence, SequenceStatus
 from engines.llm.speculation import PromptLookup
@@ -29,6 +30,7 @@ class SchedulerConfig:
     max_context: int
     prefill_chunk: int = 128  # tokens of a prompt in one run while nothing streams
     prefill_chunk_streaming: int = 64  # the same while something does: it bounds the gap
+    half_chunk_at: int | None = None  # tokens before a chunk that halve it while something streams
     eos_token_ids: frozenset[int] = frozenset()
     max_draft_tokens: int = 0  # of a sequence that runs alone; 0 computes one token a run
 
@@ -255,11 +257,8 @@ class Scheduler:
         return config.prefill_chunk_streaming if self.running else config.prefill_chunk
 
     def _chunk_size(self, seq: Sequence) -> int:
-        chunk = self._chunk
-        remaining = seq.num_tokens - seq.num_computed_tokens
-        if remaining == chunk + 1:
-            return chunk - 1  # a tail of one token would meet the kernels of decode
-        return self.cache.chunk_size(seq, min(chunk, remaining))
+        half_at = self.config.half_chunk_at if self.running else None
+        return self.cache.chunk_size(seq, chunk_size(seq, self._chunk, half_at))
 
     def _reserve(self, seq: Sequence, num_new_tokens: int) -> bool:
         """Make room in the cache; True if `seq` has it, False if `seq` itself gave way."""

@@ -35,12 +35,14 @@ def make_engine(
     limit_tokens: int = 10_000,
     max_num_seqs: int = 2,
     max_draft_tokens: int = 0,
+    half_chunk_at: int | None = None,
 ) -> LLMEngine:
     config = SchedulerConfig(
         max_num_seqs=max_num_seqs,
         max_context=runner.max_context,
         prefill_chunk=8,
         prefill_chunk_streaming=4,
+        half_chunk_at=half_chunk_at,
         max_draft_tokens=max_draft_tokens,
         eos_token_ids=frozenset({EOS}),
     )
