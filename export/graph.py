@@ -91,8 +91,8 @@ class GraphBuilder:
         self,
         name: str,
         shape: tuple[int, ...],
-        blocks: Iterable[NDArray[np.floating[Any]]],
-        dtype: type[np.floating[Any]] = np.float32,
+        blocks: Iterable[NDArray[Any]],
+        dtype: type[np.generic] = np.float32,
     ) -> ir.Value:
         """The same for a large array of `dtype`, whose blocks of rows are written as they come."""
         return self._initialize(name, self._weights.append_blocks(name, shape, blocks, dtype))

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 
 INT8_MAX = 127
+INT8_ZERO = 128  # where int8 weights are stored without a sign
 INT4_BLOCK_SIZES = (32, 128)
 INT4_ZERO = 8  # a nibble n stands for (n - 8) * scale
 
@@ -65,6 +66,25 @@ def quantize_blocks(weight: FloatArray, block_size: int) -> tuple[NDArray[np.uin
     high = nibbles[..., 1::2] << np.uint8(4)
     packed = nibbles[..., 0::2] | high  # [N, blocks, block_size / 2]
     return packed, best_scale[..., 0]
+
+
+def quantize_blocks_int8(
+    weight: FloatArray, block_size: int
+) -> tuple[NDArray[np.uint8], FloatArray]:
+    """Quantize each block of `block_size` columns to int8 as QMoE reads it.
+
+    Args:
+        weight: [N, K], K a multiple of the block.
+        block_size: Weights that share a scale.
+
+    Returns:
+        Bytes [N, K], of which 128 stands for 0, and scales [N, blocks].
+    """
+    blocks = weight.reshape(len(weight), -1, block_size)
+    scale = np.abs(blocks).max(-1, keepdims=True) / np.float32(INT8_MAX)  # [N, blocks, 1]
+    scale[scale == 0] = 1
+    q = (np.rint(blocks / scale) + INT8_ZERO).astype(np.uint8)
+    return q.reshape(weight.shape), scale[..., 0]
 
 
 def dequantize_blocks(

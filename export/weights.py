@@ -71,8 +71,8 @@ class WeightsFile:
         self,
         name: str,
         shape: tuple[int, ...],
-        blocks: Iterable[NDArray[np.floating[Any]]],
-        dtype: type[np.floating[Any]] = np.float32,
+        blocks: Iterable[NDArray[Any]],
+        dtype: type[np.generic] = np.float32,
     ) -> ir.ExternalTensor:
         """The same for a tensor of `dtype` that comes in blocks of rows, of which one is held.
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-Family = Literal["qwen2", "qwen2.5", "qwen3", "qwen3.5", "qwen3-next"]
+Family = Literal["qwen2", "qwen2.5", "qwen3", "qwen3.5", "qwen3-next", "qwen2-moe", "qwen3-moe"]
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 ADDED_TOKENS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
@@ -60,6 +60,14 @@ _HYBRID = {
     },
 }
 
+_EXPERTS = {
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": False,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 32,
+}
+
 # What distinguishes the generations: heads that share keys, tied embeddings, explicit head_dim.
 _SHAPES: dict[Family, dict[str, Any]] = {
     "qwen2": {"num_key_value_heads": 4, "tie_word_embeddings": False},
@@ -67,6 +75,8 @@ _SHAPES: dict[Family, dict[str, Any]] = {
     "qwen3": {"num_key_value_heads": 2, "tie_word_embeddings": True, "head_dim": 32},
     "qwen3.5": {"tie_word_embeddings": True} | _HYBRID,
     "qwen3-next": {"tie_word_embeddings": False, "num_experts": 0} | _HYBRID,
+    "qwen2-moe": _EXPERTS | {"norm_topk_prob": False, "shared_expert_intermediate_size": 48},
+    "qwen3-moe": _EXPERTS | {"norm_topk_prob": True, "head_dim": 32},
 }
 
 # Families whose classes transformers names otherwise: the config's class, the model's.
@@ -74,6 +84,8 @@ _CLASSES = {
     "qwen3": ("Qwen3Config", "Qwen3ForCausalLM"),
     "qwen3.5": ("Qwen3_5TextConfig", "Qwen3_5ForCausalLM"),
     "qwen3-next": ("Qwen3NextConfig", "Qwen3NextForCausalLM"),
+    "qwen2-moe": ("Qwen2MoeConfig", "Qwen2MoeForCausalLM"),
+    "qwen3-moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM"),
 }
 
 
@@ -90,8 +102,8 @@ def make_checkpoint(
 
     Args:
         path: The folder; it is made.
-        family: Qwen2 without shared keys, Qwen2.5 with tied embeddings, Qwen3, or one with Gated
-            DeltaNet layers.
+        family: Qwen2 without shared keys, Qwen2.5 with tied embeddings, Qwen3, one with Gated
+            DeltaNet layers, or a mixture of experts.
         dtype: How the weights are stored: float32, float16 or bfloat16.
         max_shard_size: A file holds at most this much, for example "50KB".
         seed: The same seed gives the same weights.

@@ -18,6 +18,28 @@ from export.qwen.rope import RopeParameters, read_rope_parameters
 
 HEAD_DIM_MULTIPLE = 16  # what GroupQueryAttention rotates
 ROTARY_MULTIPLE = 16  # of the part of a head that is rotated
+EXPERT_WIDTH_MULTIPLE = 32  # weights that share a scale in QMoE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertsConfig:
+    """A mixture of experts, of which a router chooses some for each token.
+
+    Attributes:
+        num_experts: How many a layer has.
+        per_token: How many of them a token goes through.
+        intermediate_size: The width of each.
+        normalizes: Whether the weights of the chosen ones are made to add up to 1.
+        shared_intermediate_size: The width of the expert that all tokens go through, if there is.
+        layers: The layers that have experts; the others have one MLP.
+    """
+
+    num_experts: int
+    per_token: int
+    intermediate_size: int
+    normalizes: bool
+    shared_intermediate_size: int | None
+    layers: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +67,7 @@ class DecoderConfig:
     rotary_share: float = 1.0  # of each head
     delta_net: DeltaNetConfig | None = None
     is_delta_net: tuple[bool, ...] = ()  # for each layer, of a model that has some
+    experts: ExpertsConfig | None = None
     logn_length: int | None = None  # queries behind it grow with the logarithm of their position
 
     @property
@@ -158,6 +181,7 @@ def _translate(config: dict[str, Any], family: Family) -> DecoderConfig:
         qkv_bias=family.qkv_bias(config),
         output_bias=family.output_bias(config),
         qk_norm=family.qk_norm,
+        experts=_read_experts(config, family, num_layers),
         logn_length=config.get("logn_length"),
     )
 
@@ -175,6 +199,23 @@ def _as_hybrid(decoder: DecoderConfig, config: dict[str, Any], family: Family) -
         rotary_share=read_rotary_share(config),
         delta_net=read_delta_net(config, packs_projections=family.packs_delta_net),
         is_delta_net=read_layer_types(config, decoder.num_layers),
+    )
+
+
+def _read_experts(config: dict[str, Any], family: Family, num_layers: int) -> ExpertsConfig | None:
+    if not family.has_experts:
+        return None
+    step, dense = int(config.get("decoder_sparse_step", 1)), config.get("mlp_only_layers") or ()
+    shared = config.get("shared_expert_intermediate_size") if family.has_shared_expert else None
+    return ExpertsConfig(
+        num_experts=int(config.get("num_experts") or config["num_local_experts"]),
+        per_token=int(config["num_experts_per_tok"]),
+        intermediate_size=int(config["moe_intermediate_size"]),
+        normalizes=bool(config.get("norm_topk_prob", False)),
+        shared_intermediate_size=None if shared is None else int(shared),
+        layers=frozenset(
+            layer for layer in range(num_layers) if layer not in dense and (layer + 1) % step == 0
+        ),
     )
 
 
@@ -199,6 +240,8 @@ def _check_shape(decoder: DecoderConfig) -> None:
             f"config.json has {decoder.num_heads} attention heads, which is no multiple of its "
             f"{decoder.num_kv_heads} key and value heads"
         )
+    if decoder.experts is not None:
+        _check_experts(decoder.experts, decoder.hidden_size)
     if decoder.head_dim % HEAD_DIM_MULTIPLE:
         raise CheckpointError(
             f"config.json has head_dim = {decoder.head_dim}, but only multiples of "
@@ -210,3 +253,20 @@ def _check_shape(decoder: DecoderConfig) -> None:
             f"{decoder.rotary_width} of {decoder.head_dim} numbers of a head, but only multiples "
             f"of {ROTARY_MULTIPLE} are supported"
         )
+
+
+def _check_experts(experts: ExpertsConfig, hidden_size: int) -> None:
+    if not 0 < experts.per_token <= experts.num_experts:
+        raise CheckpointError(
+            f"config.json has num_experts_per_tok = {experts.per_token} and num_experts = "
+            f"{experts.num_experts}"
+        )
+    for name, width in (
+        ("hidden_size", hidden_size),
+        ("moe_intermediate_size", experts.intermediate_size),
+    ):
+        if width < 1 or width % EXPERT_WIDTH_MULTIPLE:
+            raise CheckpointError(
+                f"config.json has {name} = {width}, but experts need a multiple of "
+                f"{EXPERT_WIDTH_MULTIPLE}"
+            )

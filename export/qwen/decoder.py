@@ -28,7 +28,9 @@ from export.quantize import quantize_rows
 from export.qwen.attention import GroupQueryAttentionEmitter, SequenceInputs
 from export.qwen.config import DecoderConfig
 from export.qwen.delta_net import DeltaNetEmitter, delta_net_states
+from export.qwen.experts import ExpertsEmitter
 from export.qwen.logn import logn_table, query_scale
+from export.qwen.mlp import MlpEmitter, mlp_nodes
 from export.qwen.outputs import emit_candidates
 from export.qwen.paged_attention import PagedAttentionEmitter
 from export.qwen.rope import rope_tables
@@ -45,7 +47,7 @@ def node_names(config: DecoderConfig) -> list[str]:
         for layer in range(config.num_layers)
         for name in [
             *(f"attention.{kind}" for kind in [*_projections_of(config, layer), "o"]),
-            *("mlp.gate", "mlp.up", "mlp.down"),
+            *mlp_nodes(config, layer),
         ]
     ]
     return ["embedding", *layers, "head"]
@@ -124,6 +126,7 @@ class DecoderEmitter:
             StandardOperators(graph) if target.is_standard else OrtOperators(graph)
         )
         self._linear = LinearEmitter(graph, tensors, precision, int4_block_size, self._operators)
+        self._experts = ExpertsEmitter(config.experts, graph, tensors, precision, int4_block_size)
         self._num_rows = num_rows
         self._target = target
         self._num_tokens = num_tokens or config.vocab_size
@@ -135,6 +138,7 @@ class DecoderEmitter:
         input_ids, attention = self._attention()
         logit_indices = graph.input("logit_indices", "int64", ["R"])
         emitters = [self._delta_net(layer) or attention for layer in range(config.num_layers)]
+        mlp = MlpEmitter(config, graph, self._linear, self._experts, self._operators)
         residual: ir.Value | None = None
         hidden, embedding_table = self._embed(input_ids)
         advance("embedding")
@@ -148,7 +152,7 @@ class DecoderEmitter:
                 residual = self._take_rows(residual, logit_indices, f"{name}.residual_taken")
             attended = self._linear.emit(heads, self._output_projection(layer))
             normed, residual = self._norm(attended, residual, layer, "post_attention_layernorm")
-            hidden = self._mlp(normed, layer)
+            hidden = mlp.emit(normed, layer)
             advance(f"layer {layer + 1} of {config.num_layers}")
         normed, _ = self._norm(hidden, residual, None, FINAL_NORM)  # [R, hidden]
         self._emit_output(normed, embedding_table)
@@ -242,22 +246,8 @@ class DecoderEmitter:
         biases = (f"{name}.bias",) if self._config.output_bias else ()
         return Projection(f"layers.{layer}.attention.o", (f"{name}.weight",), biases)
 
-    def _mlp(self, x: ir.Value, layer: int) -> ir.Value:
-        node = f"layers.{layer}.mlp"
-        gate, up = (
-            self._linear.emit(x, self._mlp_projection(layer, kind)) for kind in ("gate", "up")
-        )
-        gated = self._operators.gate(gate, up, node)
-        return self._linear.emit(gated, self._mlp_projection(layer, "down"))
-
     def _is_dense(self, node: str) -> bool:
         return self._precision.layout(node) not in ("int8", "int4")
-
-    @staticmethod
-    def _mlp_projection(layer: int, kind: str) -> Projection:
-        return Projection(
-            f"layers.{layer}.mlp.{kind}", (f"model.layers.{layer}.mlp.{kind}_proj.weight",)
-        )
 
     def _emit_output(self, normed: ir.Value, embedding_table: ir.Value | None) -> None:
         graph, config, rows = self._graph, self._config, self._head_rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -29,6 +29,8 @@ class Family:
             part of them, and norms are stored as what they differ from one by.
         packs_delta_net: Whether a Gated DeltaNet's projections stand together for each key head.
         in_transformers: Whether transformers has the architecture, without code of the checkpoint.
+        has_experts: Whether layers are mixtures of experts.
+        has_shared_expert: Whether one expert is beside them for all tokens.
     """
 
     name: str
@@ -41,6 +43,8 @@ class Family:
     is_hybrid: bool = False
     packs_delta_net: bool = False
     in_transformers: bool = True
+    has_experts: bool = False
+    has_shared_expert: bool = False
 
 
 def _derived_head_dim(config: Config) -> int:
@@ -99,6 +103,16 @@ QWEN3_5 = Family(
     is_hybrid=True,
 )
 
+QWEN2_MOE = replace(
+    QWEN2,
+    name="qwen2-moe",
+    qkv_bias=lambda config: bool(config.get("qkv_bias", True)),
+    has_experts=True,
+    has_shared_expert=True,
+)
+
+QWEN3_MOE = replace(QWEN3, name="qwen3-moe", has_experts=True)
+
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "QWenLMHeadModel": QWEN1,
@@ -107,6 +121,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "Qwen3NextForCausalLM": QWEN3_NEXT,
         "Qwen3_5ForCausalLM": QWEN3_5,
         "Qwen3_5ForConditionalGeneration": QWEN3_5,
+        "Qwen2MoeForCausalLM": QWEN2_MOE,
+        "Qwen3MoeForCausalLM": QWEN3_MOE,
     }
 )
 

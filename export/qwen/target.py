@@ -110,6 +110,10 @@ def graph_target(
             f"the model has Gated DeltaNet layers, which engines for {target} lack: leave out "
             "--target"
         )
+    if target != "ort-cpu" and config.experts is not None:
+        raise ExportError(
+            f"--target is {target}, but mixtures of experts are compiled for ort-cpu alone"
+        )
     if target != "cuda":
         if kv_cache == "blocks":
             raise ExportError(f"--kv-cache is blocks, but the target {target} keeps slots")

@@ -32,6 +32,7 @@ def expected_tensors(config: DecoderConfig) -> Shapes:
             else _delta_net_tensors(delta_net, config.hidden_size, f"{prefix}.linear_attn")
         )
         shapes |= _layer_tensors(config, prefix) | heads
+        shapes |= _mlp_tensors(config, layer, f"{prefix}.mlp")
     return shapes
 
 
@@ -46,13 +47,9 @@ def check_tensors(config: DecoderConfig, tensors: TensorFiles) -> None:
 
 
 def _layer_tensors(config: DecoderConfig, prefix: str) -> Shapes:
-    hidden, mlp = config.hidden_size, config.intermediate_size
     return {
-        f"{prefix}.input_layernorm.weight": (hidden,),
-        f"{prefix}.post_attention_layernorm.weight": (hidden,),
-        f"{prefix}.mlp.gate_proj.weight": (mlp, hidden),
-        f"{prefix}.mlp.up_proj.weight": (mlp, hidden),
-        f"{prefix}.mlp.down_proj.weight": (hidden, mlp),
+        f"{prefix}.input_layernorm.weight": (config.hidden_size,),
+        f"{prefix}.post_attention_layernorm.weight": (config.hidden_size,),
     }
 
 
@@ -96,6 +93,27 @@ def _attention_tensors(config: DecoderConfig, attention: str) -> Shapes:
         shapes[f"{attention}.q_norm.weight"] = (config.head_dim,)
         shapes[f"{attention}.k_norm.weight"] = (config.head_dim,)
     return shapes
+
+
+def _mlp_tensors(config: DecoderConfig, layer: int, prefix: str) -> Shapes:
+    hidden, experts = config.hidden_size, config.experts
+    if experts is None or layer not in experts.layers:
+        return _gated(prefix, hidden, config.intermediate_size)
+    shapes: Shapes = {f"{prefix}.gate.weight": (experts.num_experts, hidden)}
+    for expert in range(experts.num_experts):
+        shapes |= _gated(f"{prefix}.experts.{expert}", hidden, experts.intermediate_size)
+    if experts.shared_intermediate_size is not None:
+        shapes |= _gated(f"{prefix}.shared_expert", hidden, experts.shared_intermediate_size)
+        shapes[f"{prefix}.shared_expert_gate.weight"] = (1, hidden)
+    return shapes
+
+
+def _gated(prefix: str, hidden: int, width: int) -> Shapes:
+    return {
+        f"{prefix}.gate_proj.weight": (width, hidden),
+        f"{prefix}.up_proj.weight": (width, hidden),
+        f"{prefix}.down_proj.weight": (hidden, width),
+    }
 
 
 def num_elements(shapes: Shapes) -> int:

@@ -48,7 +48,10 @@ def compile_tiny(
     return EngineFolder(Path(engine), read_manifest(engine))
 
 
-@pytest.fixture(scope="module", params=["qwen1-fp32", "qwen2-fp32", "qwen2.5-int8", "qwen3-int8"])
+@pytest.fixture(
+    scope="module",
+    params=["qwen1-fp32", "qwen2-fp32", "qwen2.5-int8", "qwen3-int8", "qwen3-moe-fp32"],
+)
 def folder(request: pytest.FixtureRequest, tmp_path_factory) -> EngineFolder:
     return compile_tiny(tmp_path_factory, *request.param.rsplit("-", 1))
 

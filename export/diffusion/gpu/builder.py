@@ -92,8 +92,8 @@ class GpuGraphBuilder(GraphBuilder):
         self,
         name: str,
         shape: tuple[int, ...],
-        blocks: Iterable[NDArray[np.floating[Any]]],
-        dtype: type[np.floating[Any]] = np.float32,
+        blocks: Iterable[NDArray[Any]],
+        dtype: type[np.generic] = np.float32,
     ) -> ir.Value:
         """In half precision as it comes: a number beyond it would be infinite from then on."""
         if self._layout.half:
