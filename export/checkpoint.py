@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engines.manifest import LoraSource
 from export.errors import CheckpointError
 from export.quantized.open import open_quantized
 from export.tensor_files import TensorFiles, open_tensor_files
@@ -24,6 +25,7 @@ class Checkpoint:
         revision: The commit on the hub, if it came from there.
         config: The content of config.json.
         tensors: Its weights, by their plain names even where they are quantized.
+        loras: What was added to them.
     """
 
     folder: Path
@@ -31,6 +33,7 @@ class Checkpoint:
     revision: str | None
     config: dict[str, Any]
     tensors: TensorFiles
+    loras: tuple[LoraSource, ...] = ()
 
 
 def open_checkpoint(folder: Path, name: str, revision: str | None = None) -> Checkpoint:

@@ -28,6 +28,7 @@ from export.diffusion.lora.merge import merge_loras
 from export.diffusion.quantization.prompts import read_calibration_prompts
 from export.errors import CheckpointError, ExportError
 from export.hub import download_checkpoint, is_hub_id
+from export.lora.adapter import merge_adapters
 from export.plans import add_plans
 from export.pooling.compile import compile_pooling_engine, plan_pooling
 from export.pooling.task import find_task
@@ -104,11 +105,6 @@ def find_checkpoint(config: ExportConfig) -> CheckpointSource:
 
 
 def _plan_language(source: CheckpointSource, engine_id: str, config: ExportConfig) -> Build:
-    if config.lora:
-        raise ExportError(
-            f"--lora is for image models, but {config.checkpoint_path} is a language model: merge "
-            "it into the checkpoint before, or leave it out"
-        )
     for option, value in (
         ("--calibration-prompts", config.calibration_prompts),
         ("--num-inference-steps", config.num_inference_steps),
@@ -137,6 +133,10 @@ def _plan_language(source: CheckpointSource, engine_id: str, config: ExportConfi
         decode_precision=decode_precision,
     )
     task = find_task(source.folder, config.task)
+    if config.loras and task != "chat":
+        raise ExportError("--lora is for models that chat or draw: leave it out")
+    if config.loras:
+        checkpoint = merge_adapters(checkpoint, config.loras)
     if task == "chat":
         return partial(compile_engine, plan_compilation(checkpoint, options))
     _check_pooling(config, decode_precision)

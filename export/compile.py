@@ -144,6 +144,7 @@ def compile_engine(plan: CompilePlan, engine_dir: Path, progress: Progress) -> M
             checkpoint=plan.checkpoint.name,
             revision=plan.checkpoint.revision,
             sha256=source_hash,
+            loras=plan.checkpoint.loras,
         ),
         precision=plan.options.precision,
         node_precision=plan.node_precision.describe(node_names(plan.config)),

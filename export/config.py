@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from engines.manifest import Target
-from export.diffusion.lora.option import Lora, pair_loras
+from export.lora.option import Lora, pair_loras
 from export.precision import KVCacheLayout, Layout, Override, parse_override
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
@@ -86,7 +86,9 @@ class ExportConfig:
     ] = None
     lora: Annotated[
         tuple[Path, ...],
-        Parameter(help="LoRA file (safetensors) to add to an image model's weights; needs --name"),
+        Parameter(
+            help="LoRA (a safetensors file, or PEFT's folder) to add to the weights; needs --name"
+        ),
     ] = ()
     lora_scale: Annotated[
         tuple[float, ...],

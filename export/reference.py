@@ -15,8 +15,9 @@ from engines.backends.ort import OrtCpuRunner
 from engines.llm.runner import Batch
 from engines.machine import usable_cores
 from export.agreement import FloatArray
-from export.checkpoint import open_checkpoint
+from export.checkpoint import Checkpoint
 from export.compile import CompileOptions, compile_engine, plan_compilation
+from export.lora.adapter import merged_names
 from export.quantized.tensors import QuantizedTensorFiles
 from export.qwen.families import find_family
 from export.report import QuietProgress
@@ -39,7 +40,7 @@ def transformers_name() -> str:
 
 
 def transformers_logits(
-    checkpoint: Path, sequences: Sequences, num_tokens: int
+    checkpoint: Checkpoint, sequences: Sequences, num_tokens: int
 ) -> Iterator[FloatArray]:
     """Logits of every position by the reference implementation, [S, num_tokens] a sequence."""
     import torch
@@ -49,20 +50,23 @@ def transformers_logits(
     transformers.utils.logging.disable_progress_bar()
     model = _load(transformers, checkpoint).eval()
     with torch.inference_mode():
+        for name in merged_names(checkpoint):
+            parameter = model.get_parameter(name.replace("model.language_model.", "model."))
+            parameter.copy_(torch.from_numpy(checkpoint.tensors.read(name)))
         for ids in sequences:
             yield model(torch.tensor([ids])).logits[0, :, :num_tokens].numpy()
 
 
-def _load(transformers: Any, checkpoint: Path) -> Any:
+def _load(transformers: Any, checkpoint: Checkpoint) -> Any:
     """The model in fp32; the weights of a quantized checkpoint are expanded by our own reader."""
     import torch
 
-    tensors = open_checkpoint(checkpoint, "reference").tensors
+    tensors, folder = checkpoint.tensors, checkpoint.folder
     settings: dict[str, Any] = {"dtype": torch.float32, "local_files_only": True}
     if not isinstance(tensors, QuantizedTensorFiles):
         settings |= {"use_safetensors": True, "trust_remote_code": False}
-        return transformers.AutoModelForCausalLM.from_pretrained(checkpoint, **settings)
-    config = transformers.AutoConfig.from_pretrained(checkpoint, local_files_only=True)
+        return transformers.AutoModelForCausalLM.from_pretrained(folder, **settings)
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     del config.quantization_config
     weights = {name: torch.from_numpy(tensors.read(name)) for name in tensors.plain_names}
     with torch.device("meta"):
@@ -71,12 +75,12 @@ def _load(transformers: Any, checkpoint: Path) -> Any:
 
 
 def fp32_engine_logits(
-    checkpoint: Path, scratch: Path, sequences: Sequences
+    checkpoint: Checkpoint, scratch: Path, sequences: Sequences
 ) -> Iterator[FloatArray]:
     """The same by an engine of full precision, which is compiled into the folder `scratch`."""
     length = max(map(len, sequences))
     options = CompileOptions(engine_id="reference", precision="fp32", max_context=length)
-    plan = plan_compilation(open_checkpoint(checkpoint, "reference"), options)
+    plan = plan_compilation(checkpoint, options)
     spec = compile_engine(plan, scratch, QuietProgress()).chat
     assert spec is not None
     runner = OrtCpuRunner(scratch / spec.graph, spec, 1, length, usable_cores())

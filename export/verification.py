@@ -12,8 +12,8 @@ from typing import IO
 import msgspec
 
 from engines.manifest import ImageVerification, Manifest
-from export.diffusion.lora.option import Lora
 from export.errors import VerificationFailed
+from export.lora.option import Lora
 from export.pooling.bars import check_pooling_bars
 from export.verify import VerificationResult
 

@@ -30,12 +30,13 @@ from engines.manifest import (
 )
 from engines.pooling.spec import EmbeddingVerification, RerankVerification
 from export.agreement import AgreementMeter, TrainingDetector
-from export.diffusion.lora.option import pair_loras
+from export.lora.option import pair_loras
 from export.memory import available_memory
 from export.verify_prompts import read_prompts
 
 if TYPE_CHECKING:
     from export.answers import Answer
+    from export.checkpoint import Checkpoint
 
 _HEADROOM = 1.25  # what a runtime takes beside the weights
 
@@ -61,9 +62,7 @@ class VerifyConfig:
         Literal["auto", "transformers", "fp32"],
         Parameter(help="auto: transformers where it is installed, else an fp32 engine"),
     ] = "auto"
-    lora: Annotated[
-        tuple[Path, ...], Parameter(help="LoRA file that was added to an image model")
-    ] = ()
+    lora: Annotated[tuple[Path, ...], Parameter(help="LoRA that was added to the weights")] = ()
     lora_scale: Annotated[tuple[float, ...], Parameter(help="strength of a --lora")] = ()
     manifest_on_stdin: Annotated[
         bool,
@@ -137,15 +136,20 @@ def _verify_chat(manifest: Manifest, spec: ChatSpec, config: VerifyConfig) -> Ve
     them (prefill, then a batch of decode steps), and only one model is in memory at a time.
     """
     from export.answers import greedy_answers
+    from export.checkpoint import open_checkpoint
+    from export.lora.adapter import has_merged_experts, merge_adapters
 
     started = time.monotonic()
-    by_transformers = _is_by_transformers(manifest, config)
+    checkpoint = open_checkpoint(config.checkpoint_path, "reference")
+    if config.lora:
+        checkpoint = merge_adapters(checkpoint, pair_loras(config.lora, config.lora_scale))
+    by_transformers = _is_by_transformers(manifest, config) and not has_merged_experts(checkpoint)
     skipped = _reason_to_skip(manifest, spec.num_parameters, by_transformers)
     if skipped is not None:
         return VerificationResult(skipped=skipped)
     prompts = read_prompts(config.engine_dir, max_prompt_tokens=max(1, spec.max_context // 2))
     answers = greedy_answers(config.engine_dir, spec, prompts)
-    name, meter, detector = _consult_reference(spec, config, by_transformers, answers)
+    name, meter, detector = _consult_reference(spec, config, by_transformers, checkpoint, answers)
     report = Verification(
         reference=name,
         num_tokens=meter.num_positions,
@@ -184,7 +188,11 @@ def _reason_to_skip(manifest: Manifest, num_parameters: int, by_transformers: bo
 
 
 def _consult_reference(
-    spec: ChatSpec, config: VerifyConfig, by_transformers: bool, answers: list[Answer]
+    spec: ChatSpec,
+    config: VerifyConfig,
+    by_transformers: bool,
+    checkpoint: Checkpoint,
+    answers: list[Answer],
 ) -> tuple[str, AgreementMeter, TrainingDetector]:
     from export.reference import fp32_engine_logits, transformers_logits, transformers_name
 
@@ -194,10 +202,10 @@ def _consult_reference(
     with tempfile.TemporaryDirectory(prefix=".reference-", dir=config.engine_dir) as scratch:
         if by_transformers:
             name = transformers_name()
-            references = transformers_logits(config.checkpoint_path, sequences, spec.num_tokens)
+            references = transformers_logits(checkpoint, sequences, spec.num_tokens)
         else:
             name = "engine fp32"
-            references = fp32_engine_logits(config.checkpoint_path, Path(scratch), sequences)
+            references = fp32_engine_logits(checkpoint, Path(scratch), sequences)
         for answer, reference in zip(answers, references, strict=True):
             num_prompt_tokens = len(answer.prompt_ids)
             meter.add(reference[num_prompt_tokens - 1 :], answer.logits)

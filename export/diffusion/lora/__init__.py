@@ -1,1 +1,1 @@
-"""LoRA files: read in any of their spellings, and added to a checkpoint while it is read."""
+"""LoRA files for image checkpoints: which module a key means, in any of their spellings."""

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from engines.manifest import LoraSource
 from export.diffusion.checkpoint import DiffusionCheckpoint
-from export.diffusion.lora.files import LoraFile, LoraLayer, read_lora
-from export.diffusion.lora.merged import LowRankDelta, merge
 from export.diffusion.lora.names import Target, normalize, spell_modules
-from export.diffusion.lora.option import Lora
 from export.errors import CheckpointError
+from export.lora.files import LoraFile, LoraLayer, read_lora
+from export.lora.merged import LowRankDelta, merge
+from export.lora.option import Lora
 from export.tensor_files import StoredTensor, TensorFiles
 
 

@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import Any
 
 from export.diffusion.checkpoint import DiffusionCheckpoint
-from export.diffusion.lora.files import PEFT_PREFIX
 from export.diffusion.lora.original_names import Names, flux_names, unet_names
 from export.diffusion.pipelines import TEXT_ENCODER
+from export.lora.files import PEFT_PREFIX
 from export.tensor_files import TensorFiles
 
 _WEIGHT = ".weight"

@@ -18,10 +18,10 @@ from engines.image.request import Picture
 from engines.image.schedulers.schedule import SHORT_NAMES
 from engines.manifest import ImageSpec
 from export.diffusion.checkpoint import DiffusionCheckpoint
-from export.diffusion.lora.merged import MergedTensor
 from export.diffusion.pipelines import TEXT_ENCODER, Family, tokenizer_of
 from export.diffusion.verification.drawing import DrawnPicture
 from export.diffusion.verification.families import FAMILIES
+from export.lora.merged import MergedTensor
 from export.tensor_files import TensorFiles
 
 _HALF_PRECISION = ".fp16."

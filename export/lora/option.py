@@ -1,4 +1,4 @@
-"""`Lora`: a file that is to be added to a checkpoint, as the command line names it."""
+"""`Lora`: a file or folder that is to be added to a checkpoint, as the command line names it."""
 
 from __future__ import annotations
 
