@@ -124,10 +124,11 @@ def rope_tables(
 ) -> tuple[FloatArray, FloatArray]:
     """Cosines and sines for every position, [num_positions, head_dim / 2] each.
 
-    The angles are rounded to float32 as in the reference implementation: what a model saw in
-    training at a late position is the rounded angle, not the exact one.
+    Frequencies and angles are rounded to float32 where the reference implementation rounds them:
+    what a model saw in training at a late position is the rounded angle, not the exact one, and
+    behind some ten thousand tokens the last digit of a frequency is the third of its cosine.
     """
-    frequencies = _inverse_frequencies(rope, head_dim).astype(np.float32)  # [head_dim / 2]
+    frequencies = _inverse_frequencies(rope, head_dim)  # [head_dim / 2]
     positions = np.arange(num_positions, dtype=np.float32)
     angles = (positions[:, None] * frequencies).astype(np.float64)  # [num_positions, head_dim / 2]
     scale = 1.0 if rope.yarn is None else rope.yarn.attention_factor
@@ -136,10 +137,11 @@ def rope_tables(
     return cos, sin
 
 
-def _inverse_frequencies(rope: RopeParameters, head_dim: int) -> NDArray[np.float64]:
-    plain: NDArray[np.float64] = rope.theta ** -(
-        np.arange(0, head_dim, 2) / head_dim
-    )  # [head_dim / 2]
+def _inverse_frequencies(rope: RopeParameters, head_dim: int) -> FloatArray:
+    """[head_dim / 2]; all in float32 but for the power itself, which is rounded once."""
+    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    wavelengths = (rope.theta ** exponents.astype(np.float64)).astype(np.float32)
+    plain: FloatArray = np.float32(1) / wavelengths
     if rope.yarn is None:
         return plain
     # Fast dimensions keep their frequency, slow ones are stretched by `factor`, and a linear
@@ -151,8 +153,11 @@ def _inverse_frequencies(rope: RopeParameters, head_dim: int) -> NDArray[np.floa
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, head_dim - 1)
     width = high - low if high != low else 0.001
-    stretched_share = np.clip((np.arange(head_dim // 2) - low) / width, 0, 1)
-    frequencies: NDArray[np.float64] = plain * (stretched_share / yarn.factor + 1 - stretched_share)
+    dimensions = np.arange(head_dim // 2, dtype=np.float32)
+    ramp = np.clip((dimensions - np.float32(low)) / np.float32(width), 0, 1)
+    kept = np.float32(1) - ramp
+    stretched = np.float32(1) / (np.float32(yarn.factor) * wavelengths)
+    frequencies: FloatArray = stretched * (np.float32(1) - kept) + plain * kept
     return frequencies
 
 

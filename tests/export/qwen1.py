@@ -143,7 +143,7 @@ class Attention(nn.Module):
         q, k, v = (part.view(length, -1, dim) for part in self.c_attn(x).chunk(3, dim=-1))
         base = self.config["rotary_emb_base"] * ntk_alpha ** (dim / (dim - 2))
         angles = torch.outer(
-            torch.arange(length).float(), base ** -(torch.arange(0, dim, 2).float() / dim)
+            torch.arange(length).float(), 1 / base ** (torch.arange(0, dim, 2).float() / dim)
         )
         q, k = rotate(q, angles), rotate(k, angles)
         if self.config["use_logn_attn"]:
