@@ -15,6 +15,9 @@ from typing import IO
 
 import httpx
 
+from tests.schemas.checked_server import VIOLATION
+from tests.schemas.exchanges import SchemaViolation
+
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 60
@@ -28,10 +31,18 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
 
 class ServerProcess:
-    """`python -m server ARGUMENTS`, or another command that prints the same line when ready."""
+    """`python -m server ARGUMENTS`, or another command that prints the same line when ready.
+
+    By default every exchange is held against the schemas, and leaving the `with` block fails where
+    one did not fit.
+    """
 
     def __init__(
-        self, arguments: Sequence[str], *, module: str = "server", **environment: str
+        self,
+        arguments: Sequence[str],
+        *,
+        module: str = "tests.schemas.checked_server",
+        **environment: str,
     ) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, "--port", "0", *arguments],
@@ -90,6 +101,13 @@ class ServerProcess:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self.check_schemas()
+
+    def check_schemas(self) -> None:
+        """Raise the first violation that the log tells of."""
+        for line in self.log:
+            if line.startswith(VIOLATION):
+                raise SchemaViolation(line.removeprefix(VIOLATION))
 
     def _wait_until_ready(self) -> str:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,8 @@ from server.config import ServerConfig
 from server.lifecycle import Lifecycle
 from server.registry import ModelRegistry, ServedModel
 from server.text.processor import TextProcessor
+from tests.schemas.exchanges import check_exchange
+from tests.schemas.recording import CheckedApp
 from tests.server.fakes import ScriptedEngine, scripted_engine, served_model, write_text_files
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
@@ -39,7 +42,8 @@ def tiny_model(engine: ScriptedEngine | None = None, **settings: Any) -> ServedM
 
 def http_client(app: App) -> httpx.AsyncClient:
     """A client that calls the app without a network, whose start and stop are the caller's."""
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+    transport = httpx.ASGITransport(CheckedApp(app))
+    return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 
 def chat(*bodies: dict[str, Any], models: Iterable[ServedModel] = ()) -> list[httpx.Response]:
@@ -61,6 +65,20 @@ def chat(*bodies: dict[str, Any], models: Iterable[ServedModel] = ()) -> list[ht
     return asyncio.run(converse())
 
 
+class CheckedClient(testing.TestClient):
+    """Falcon's client, whose exchanges are held against the schemas."""
+
+    def simulate_request(self, *args: Any, **kwargs: Any) -> Any:
+        result = super().simulate_request(*args, **kwargs)
+        method, path = [*args, "GET", "/"][:2] if args else ("GET", "/")
+        method, path = kwargs.get("method", method), kwargs.get("path", path)
+        if result.content and method not in ("HEAD", "OPTIONS"):
+            content_type = result.headers.get("content-type", "")
+            body = json.dumps(kwargs["json"]).encode() if "json" in kwargs else b""
+            check_exchange(method, path, body, result.status_code, content_type, result.content)
+        return result
+
+
 def client(
     *models: ServedModel,
     api_keys: Iterable[str] = (),
@@ -69,4 +87,4 @@ def client(
 ) -> testing.TestClient:
     """A client of an app with `settings`; without models it serves one named `tiny`."""
     registry = ModelRegistry(models or [tiny_model()], accept_any_model=accept_any_model)
-    return testing.TestClient(create_app(registry, ServerConfig(**settings), api_keys))
+    return CheckedClient(create_app(registry, ServerConfig(**settings), api_keys))
