@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: serve, compare, engine, server-path, peers and those for images."""
+"""`python -m benchmarks`: a command for each thing that is measured; `--help` lists them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def create_app(name: str = "python -m benchmarks") -> App:
     from benchmarks.checkpoints.command import ChatCheckpointConfig, run_chat_checkpoint
     from benchmarks.compare import CompareConfig, run_compare
     from benchmarks.engine import EngineBenchConfig, run_engine
+    from benchmarks.grammar_overhead import GrammarConfig, run_grammar
     from benchmarks.growth import GrowthConfig, run_growth
     from benchmarks.images.command import run_checkpoint, run_images
     from benchmarks.images.config import CheckpointConfig, ImagesConfig
@@ -38,6 +39,7 @@ def create_app(name: str = "python -m benchmarks") -> App:
     add_command(app, ServeConfig, run_serve, name="serve")
     add_command(app, CompareConfig, run_compare, name="compare")
     add_command(app, EngineBenchConfig, run_engine, name="engine")
+    add_command(app, GrammarConfig, run_grammar, name="grammar")
     add_command(app, GrowthConfig, run_growth, name="growth")
     add_command(app, ServerPathConfig, run_server_path, name="server-path")
     add_command(app, WaitsConfig, run_waits, name="waits")

@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 
 from benchmarks.errors import BenchmarkFailed
+from engines.llm.constraint import TokenConstraint
 from engines.llm.engine import LLMEngine
 from engines.llm.runner import Runner
 from engines.llm.sampler import Sampler
@@ -87,8 +88,17 @@ class StepProfiler:
         engine.sampler = cast(Sampler, self._sampler)
         self._rng = np.random.default_rng(0)
 
-    def measure(self, num_seqs: int, context: int, num_steps: int, sampling: str) -> StepTimes:
+    def measure(
+        self,
+        num_seqs: int,
+        context: int,
+        num_steps: int,
+        sampling: str,
+        new_constraint: Callable[[], TokenConstraint] | None = None,
+    ) -> StepTimes:
         """Medians over `num_steps` steps in which `num_seqs` sequences advance.
+
+        Each sequence gets a constraint of its own where `new_constraint` makes one.
 
         Raises:
             BenchmarkFailed: The engine runs fewer sequences, or its context is too short.
@@ -100,7 +110,8 @@ class StepProfiler:
                 f"engine runs {engine.max_num_seqs} of {engine.max_context}"
             )
         for seq_id in range(num_seqs):
-            engine.add(self._sequence(seq_id, context, sampling))
+            constraint = None if new_constraint is None else new_constraint()
+            engine.add(self._sequence(seq_id, context, sampling, constraint))
         while len(engine.scheduler.running) < num_seqs:
             engine.step()
         self._parts()  # of the steps before
@@ -131,13 +142,15 @@ class StepProfiler:
         schedule, update = scheduler.take("schedule"), scheduler.take("update")
         return self._runner.take("run"), schedule, self._sampler.take("sample"), update
 
-    def _sequence(self, seq_id: int, context: int, sampling: str) -> Sequence:
+    def _sequence(
+        self, seq_id: int, context: int, sampling: str, constraint: TokenConstraint | None
+    ) -> Sequence:
         prompt = self._rng.integers(self._engine.vocab_size, size=context).tolist()
         room = self._engine.max_context - context
         params = SamplingParams(
             max_tokens=room, ignore_eos=True, seed=seq_id, **SAMPLINGS[sampling]  # type: ignore[arg-type]
         )  # fmt: skip
-        return Sequence.from_prompt(seq_id, prompt, params)
+        return Sequence.from_prompt(seq_id, prompt, params, constraint)
 
 
 def steps_table(rows: list[StepTimes]) -> Table:

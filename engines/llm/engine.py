@@ -38,7 +38,7 @@ class LLMEngine:
             KVCache(cast(ModelRunner, runner), kv_cache) if isinstance(kv_cache, int) else kv_cache
         )
         self.scheduler = Scheduler(config, cache)
-        self.sampler = Sampler()
+        self.sampler = Sampler(runner.vocab_size)
         self._prompt_logprobs = PromptLogprobs()
         self._live: dict[int, Sequence] = {}
         self._num_steps = 0
@@ -129,6 +129,7 @@ class LLMEngine:
     def close(self) -> None:
         """Release the model and its caches. The engine cannot be used afterwards."""
         self._live.clear()
+        self.sampler.close()
         self.runner.close()
 
     def _check_token_ids(self, param: str, token_ids: Collection[int]) -> None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from engines.llm.candidates import likeliest
-from engines.llm.constraint import allowed_token_ids
+from engines.llm.constraint import Allowed
 from engines.llm.draw import draw
+from engines.llm.mask_ahead import MasksAhead
 from engines.llm.output import TokenLogprobs
 from engines.llm.runner import FloatArray, IntArray, RunOutput
 from engines.llm.sampling_params import SamplingParams
@@ -38,10 +39,16 @@ class _State:
 
 
 class Sampler:
-    """Keeps the random generator and the token counts of each live sequence."""
+    """Keeps the random generator and the token counts of each live sequence.
 
-    def __init__(self) -> None:
+    Args:
+        vocab_size: Tokens that can be sampled.
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        self._vocab_size = vocab_size
         self._states: dict[int, _State] = {}
+        self._masks = MasksAhead()
 
     def sample(self, output: RunOutput, rows: IntArray, seqs: Rows[Sequence]) -> list[Sampled]:
         """Draw a token for each sequence from its row of the output. `rows` is [len(seqs)]."""
@@ -54,6 +61,7 @@ class Sampler:
                 token_id = self._draw(output, row, seq)
             if seq.constraint is not None:
                 seq.constraint.accept(token_id)
+                self._masks.prepare(seq, self._vocab_size)
             num_logprobs = seq.sampling.num_logprobs
             if num_logprobs is None:
                 sampled.append(Sampled(token_id))
@@ -65,21 +73,40 @@ class Sampler:
     def forget(self, seq: Sequence) -> None:
         """Drop the state of a finished sequence."""
         self._states.pop(seq.seq_id, None)
+        self._masks.forget(seq)
+
+    def close(self) -> None:
+        """End the thread that works out masks."""
+        self._masks.close()
 
     def _draw(self, output: RunOutput, row: int, seq: Sequence) -> int:
         sampling = seq.sampling
         state = self._state(seq)
-        mask = None if seq.constraint is None else seq.constraint.mask()
-        is_whole = mask is None and not _has_adjustments(sampling)
+        allowed = None if seq.constraint is None else self._masks.take(seq, self._vocab_size)
+        is_whole = allowed is None and not _has_adjustments(sampling)
         if is_whole and sampling.top_k > 0 and sampling.temperature >= _GREEDY:
             token_ids, logits = output.candidates(row, sampling.top_k)
             return int(token_ids[draw(logits, sampling, state.generator)])
         logits = output.logits(row)
         if _has_adjustments(sampling):
             logits = _adjust(logits, seq, state)
-        if mask is None:
+        if allowed is None:
             return self._choose(logits, sampling, state)
-        token_ids = allowed_token_ids(mask, logits.size)
+        return self._choose_allowed(logits, allowed, sampling, state)
+
+    def _choose_allowed(
+        self, logits: FloatArray, allowed: Allowed, sampling: SamplingParams, state: _State
+    ) -> int:
+        token_ids = allowed.token_ids
+        if token_ids is None:
+            if sampling.temperature < _GREEDY and allowed.flags[best := int(logits.argmax())]:
+                return best
+            masked = np.where(allowed.flags, logits, np.float32(-np.inf))
+            token_id = self._choose(masked, sampling, state)
+            if allowed.flags[token_id]:
+                return token_id
+            # Sums in float32 can end short of the last weights, which are zeros here.
+            token_ids = np.flatnonzero(allowed.flags)
         return int(token_ids[self._choose(logits[token_ids], sampling, state)])
 
     def _choose(self, logits: FloatArray, sampling: SamplingParams, state: _State) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,7 +21,7 @@ VOCAB = 2000
 def draw(logits, count=1, *, prompt=(1,), generated=(), **sampling):
     seq = Sequence.from_prompt(0, list(prompt), SamplingParams(seed=1, **sampling))
     seq.token_ids.extend(generated)
-    sampler = Sampler()
+    sampler = Sampler(VOCAB)
     output = ArrayLogits(np.asarray(logits, np.float32)[None])
     return [sampler.sample(output, np.array([0]), [seq])[0].token_id for _ in range(count)]
 
@@ -74,7 +76,7 @@ def test_a_seed_fixes_the_tokens_and_another_changes_them():
     output = ArrayLogits(logits[None])
 
     def tokens(seed):
-        seq, sampler = Sequence.from_prompt(0, [1], SamplingParams(seed=seed)), Sampler()
+        seq, sampler = Sequence.from_prompt(0, [1], SamplingParams(seed=seed)), Sampler(VOCAB)
         return [sampler.sample(output, np.array([0]), [seq])[0].token_id for _ in range(8)]
 
     assert first.sampling.seed == 7
@@ -146,9 +148,11 @@ class Among:
     def __init__(self, *allowed: set[int] | None) -> None:
         self.allowed = list(allowed)
         self.accepted: list[int] = []
+        self.threads: list[str] = []
 
     def mask(self):
-        tokens = self.allowed[len(self.accepted)]
+        self.threads.append(threading.current_thread().name)
+        tokens = self.allowed[min(len(self.accepted), len(self.allowed) - 1)]
         if tokens is None:
             return None
         bits = np.zeros(-(-VOCAB // 32) * 32, np.uint8)
@@ -164,7 +168,7 @@ class Among:
 
 def constrained(logits, constraint, count, **sampling):
     params = SamplingParams(seed=1, **sampling)
-    seq, sampler = Sequence.from_prompt(0, [1], params, constraint), Sampler()
+    seq, sampler = Sequence.from_prompt(0, [1], params, constraint), Sampler(VOCAB)
     output = ArrayLogits(np.asarray(logits, np.float32)[None])
     return [sampler.sample(output, np.array([0]), [seq])[0].token_id for _ in range(count)]
 
@@ -172,12 +176,16 @@ def constrained(logits, constraint, count, **sampling):
 @settings(max_examples=60, deadline=None)
 @given(
     st.sets(st.integers(0, VOCAB - 1), min_size=1, max_size=40),
+    st.booleans(),
     st.sampled_from([0.0, 1.0]),
     st.sampled_from([0, 7]),
     st.sampled_from([0.5, 1.0]),
     st.sampled_from([0.0, 1.0]),
 )
-def test_only_what_a_constraint_allows_is_drawn(tokens, temperature, top_k, top_p, penalty):
+def test_only_what_a_constraint_allows_is_drawn(
+    tokens, forbids, temperature, top_k, top_p, penalty
+):
+    tokens = set(range(VOCAB)) - tokens if forbids else tokens
     constraint = Among(*[tokens] * 20)
     drawn = constrained(
         random_logits(0), constraint, 20,
@@ -193,6 +201,21 @@ def test_a_greedy_answer_takes_the_likeliest_of_the_allowed():
     best = max(allowed, key=lambda token: logits[token])
     drawn = constrained(logits, Among(allowed, None), 2, temperature=0)
     assert drawn == [best, int(logits.argmax())]
+
+
+def test_a_greedy_answer_passes_over_a_few_forbidden_tokens():
+    logits = random_logits(3)
+    first, second = likeliest(logits, 2).tolist()
+    drawn = constrained(logits, Among(set(range(VOCAB)) - {first}, None), 2, temperature=0)
+    assert drawn == [second, first]
+
+
+def test_what_follows_a_token_is_worked_out_at_once_by_another_thread():
+    constraint = Among({5, 6}, {7}, None)
+    constrained(random_logits(3), constraint, 2)
+    here = threading.current_thread().name
+    assert constraint.threads[0] == here, "nothing precedes the first token"
+    assert all(name.startswith("masks") for name in constraint.threads[1:])
 
 
 def test_a_constraint_that_allows_all_changes_no_draw():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engines.llm.constraint import allowed_token_ids
 from server.text.constraints import AfterReasoning, ReasoningTokens, WithinCalls
 from server.text.grammar import GrammarCompiler, GrammarSpec
 from server.text.tool_calls import Function, body_grammar
+from tests.server.masks import allowed_token_ids
 from tests.server.test_grammar import EOS, PATH, TOKENIZER, VOCAB_SIZE
 
 
