@@ -13,9 +13,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.engine import choose_engine
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.machine import describe_machine
-from benchmarks.engine import choose_engine
 from benchmarks.options import JsonTarget, check_at_least_one, check_json_target
 from benchmarks.report import write_json
 from benchmarks.step_profile import SAMPLINGS, StepProfiler

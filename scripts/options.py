@@ -14,6 +14,7 @@ from cyclopts import Group, Parameter
 from benchmarks.checkpoints.command import ChatCheckpointConfig
 from benchmarks.compare import CompareConfig
 from benchmarks.engine import EngineBenchConfig
+from benchmarks.grammar_overhead import GrammarConfig
 from benchmarks.growth import GrowthConfig
 from benchmarks.images.config import CheckpointConfig, ImagesConfig
 from benchmarks.images.serve import ServeImagesConfig
@@ -30,6 +31,7 @@ COMMANDS = (
     ("python -m benchmarks serve", "bench.serve", ServeConfig),
     ("python -m benchmarks compare", "bench.compare", CompareConfig),
     ("python -m benchmarks engine", "bench.engine", EngineBenchConfig),
+    ("python -m benchmarks grammar", "bench.grammar", GrammarConfig),
     ("python -m benchmarks growth", "bench.growth", GrowthConfig),
     ("python -m benchmarks server-path", "bench.server-path", ServerPathConfig),
     ("python -m benchmarks peers", "bench.peers", PeersConfig),

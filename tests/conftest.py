@@ -18,6 +18,15 @@ TINY_ENGINE_ID = "tiny"
 PAINTER = "tiny-painter"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--random-schemas",
+        type=int,
+        default=20,
+        help="JSON schemas that the demo answers by (tests/server/test_random_schemas.py)",
+    )
+
+
 @pytest.fixture(scope="session")
 def tiny_engine_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of engines, with one of a random Qwen3 of 2,048 tokens; not to be changed."""

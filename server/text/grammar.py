@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 MAX_GRAMMAR_LENGTH = 65_536  # characters; the largest compile within a second
+MAX_REGEX_LENGTH = 16_384  # whose states can be as many as the square of it
 _CACHE_SIZE = 64  # compiled grammars, least recently used go first
+
+_LEXER_FUEL = 200_000  # states and steps; a fifth of the library's, which allows seconds
+
+# Enough to indent by, and not so much that a weak model loses itself in white space for ever.
+_WHITESPACE = r"[ \t\n\r]{0,40}"
 
 GrammarKind = Literal["json_object", "json_schema", "regex", "choice", "lark"]
 
@@ -48,8 +54,18 @@ class GrammarSpec:
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any] | bool | str, param: str) -> GrammarSpec:
-        """A JSON value that the schema allows; `schema` may be JSON text."""
-        return cls("json_schema", schema if isinstance(schema, str) else _dump(schema), param)
+        """A JSON value that the schema allows; `schema` may be JSON text.
+
+        Raises:
+            InvalidRequest: It is nested too deep to be written.
+        """
+        try:
+            text = schema if isinstance(schema, str) else _dump(schema)
+        except RecursionError:
+            raise InvalidRequest(
+                f"{param} cannot be used as a JSON schema: it is nested too deep", param
+            ) from None
+        return cls("json_schema", text, param)
 
     @classmethod
     def choice(cls, choices: Iterable[str], param: str) -> GrammarSpec:
@@ -147,16 +163,20 @@ class GrammarCompiler:
 
 
 def _compile(spec: GrammarSpec, tokenizer: LLTokenizer) -> LLMatcher:
-    from llguidance import LLMatcher
+    from llguidance import LLMatcher, LLParserLimits
 
-    if len(spec.source) > MAX_GRAMMAR_LENGTH:
+    limit = MAX_REGEX_LENGTH if spec.kind == "regex" else MAX_GRAMMAR_LENGTH
+    if len(spec.source) > limit:
         raise InvalidRequest(
-            f"{spec.param} has {len(spec.source)} characters, but a grammar may have at most "
-            f"{MAX_GRAMMAR_LENGTH}",
+            f"{spec.param} has {len(spec.source)} characters, but {_NAMES[spec.kind]} may have at "
+            f"most {limit}",
             spec.param,
         )
     try:
-        matcher = LLMatcher(tokenizer, _grammar(spec), log_level=0)
+        limits = LLParserLimits(initial_lexer_fuel=_LEXER_FUEL)
+        matcher = LLMatcher(tokenizer, _grammar(spec), log_level=0, limits=limits)
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # here, as the first one can take long and can fail
         problem = matcher.get_error() if matcher.is_error() else None
     except (ValueError, RecursionError) as error:
         problem = str(error)
@@ -183,7 +203,10 @@ def _grammar(spec: GrammarSpec) -> str:
 
     match spec.kind:
         case "json_object" | "json_schema":
-            return LLMatcher.grammar_from_json_schema(spec.source)
+            source = "{}" if spec.source.strip() == "true" else spec.source
+            return LLMatcher.grammar_from_json_schema(
+                source, overrides={"whitespace_pattern": _WHITESPACE}
+            )
         case "regex":
             return LLMatcher.grammar_from_regex(spec.source)
         case "choice":
@@ -196,6 +219,8 @@ def _grammar(spec: GrammarSpec) -> str:
 
 
 def _first_line(problem: str) -> str:
+    if "NoExtensionBias" in problem:  # no token can begin an answer
+        return "it allows no answer"
     line = problem.strip().splitlines()[0] if problem.strip() else "it is not valid"
     return line if len(line) <= 200 else f"{line[:197]}..."
 

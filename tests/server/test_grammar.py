@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from engines.errors import InvalidRequest
-from engines.llm.constraint import allowed_token_ids
 from server.text.grammar import MAX_GRAMMAR_LENGTH, GrammarCompiler, GrammarSpec
+from tests.server.masks import allowed_token_ids
 
 PATH = Path(__file__).parents[2] / "demos" / "demo-chat" / "tokenizer.json"
 TOKENIZER = Tokenizer.from_file(str(PATH))
@@ -116,7 +116,8 @@ def nested(depth: int) -> dict:
         GrammarSpec.json_schema(nested(400), "response_format"),
         GrammarSpec("json_schema", "{no json", "response_format"),
         GrammarSpec("regex", "(a", "guided_regex"),
-        GrammarSpec("regex", "(" * 30_000 + "a" + ")" * 30_000, "guided_regex"),
+        GrammarSpec("regex", "(" * 8_000 + "a" + ")" * 8_000, "guided_regex"),
+        GrammarSpec("regex", "(a|b|ab)*" * 1_500, "guided_regex"),
         GrammarSpec("lark", "start: nobody", "guided_grammar"),
         GrammarSpec.choice([], "guided_choice"),
     ],
@@ -130,8 +131,31 @@ def test_what_is_no_grammar_is_refused_by_its_field(compiler, spec):
 
 
 def test_a_grammar_that_is_too_long_is_refused_before_it_is_read(compiler):
-    with pytest.raises(InvalidRequest, match="has 65537 characters, but"):
-        compiler.compile(GrammarSpec("regex", "a" * (MAX_GRAMMAR_LENGTH + 1), "guided_regex"))
+    with pytest.raises(InvalidRequest, match="has 65537 characters, but a Lark grammar may have"):
+        compiler.compile(GrammarSpec("lark", "a" * (MAX_GRAMMAR_LENGTH + 1), "guided_grammar"))
+    with pytest.raises(InvalidRequest, match="at most 16384"):
+        compiler.compile(GrammarSpec("regex", "(a)" * 20_000, "guided_regex"))
+
+
+@pytest.mark.parametrize("schema", [{"$ref": "#"}, {"allOf": [{"$ref": "#"}]}, {"enum": []}])
+def test_a_grammar_that_nothing_fits_is_refused(compiler, schema):
+    with pytest.raises(InvalidRequest, match="cannot be used as a JSON schema"):
+        compiler.compile(GrammarSpec.json_schema(schema, "response_format"))
+
+
+def test_a_schema_nested_too_deep_to_be_written_is_refused():
+    with pytest.raises(InvalidRequest, match="nested too deep"):
+        GrammarSpec.json_schema(nested(800), "response_format")
+
+
+def test_white_space_between_values_has_an_end(compiler):
+    state = compiler.new_state(GrammarSpec.json_schema({"type": "object"}, "response_format"))
+    state.accept(TOKENIZER.token_to_id("{"))
+    (space,) = TOKENIZER.encode(" ", add_special_tokens=False).ids
+    for _ in range(40):
+        assert space in allowed_token_ids(state.mask(), VOCAB_SIZE)
+        state.accept(space)
+    assert space not in allowed_token_ids(state.mask(), VOCAB_SIZE)
 
 
 def test_a_schema_that_refers_to_itself_is_fine(compiler):
