@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from benchmarks.checkpoints.shapes import SHAPES, ShapeName
+from benchmarks.checkpoints.catalogue import SHAPES, ShapeName
 from benchmarks.checkpoints.writer import make_chat_checkpoint
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 VOCABULARY_SIZE = 151_643  # tokens of text; the special ones follow
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
-Family = Literal["qwen2", "qwen3"]
-_ARCHITECTURES: dict[Family, str] = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+Family = Literal["qwen2", "qwen3", "qwen3_5_text"]
+Tensors = dict[str, tuple[int, ...]]
+_ARCHITECTURES: dict[Family, str] = {
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen3_5_text": "Qwen3_5ForCausalLM",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +73,7 @@ class ChatShape:
         for layer in range(self.num_hidden_layers):
             at = f"model.layers.{layer}"
             tensors[f"{at}.input_layernorm.weight"] = (hidden,)
-            tensors |= self._attention(f"{at}.self_attn")
+            tensors |= self._heads(layer)
             tensors[f"{at}.post_attention_layernorm.weight"] = (hidden,)
             tensors[f"{at}.mlp.gate_proj.weight"] = (width, hidden)
             tensors[f"{at}.mlp.up_proj.weight"] = (width, hidden)
@@ -78,7 +83,8 @@ class ChatShape:
             tensors["lm_head.weight"] = (self.vocab_size, hidden)
         return tensors
 
-    def _attention(self, at: str) -> dict[str, tuple[int, ...]]:
+    def _heads(self, layer: int) -> Tensors:
+        at = f"model.layers.{layer}.self_attn"
         queries = self.num_attention_heads * self.head_dim
         keys = self.num_key_value_heads * self.head_dim
         tensors: dict[str, tuple[int, ...]] = {}
@@ -91,55 +97,3 @@ class ChatShape:
             tensors[f"{at}.q_norm.weight"] = (self.head_dim,)
             tensors[f"{at}.k_norm.weight"] = (self.head_dim,)
         return tensors
-
-
-def _qwen2(hidden: int, layers: int, heads: int, keys: int, width: int) -> ChatShape:
-    return ChatShape(
-        family="qwen2",
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=keys,
-        intermediate_size=width,
-        head_dim=hidden // heads,
-        max_position_embeddings=32_768,
-        tie_word_embeddings=True,
-    )
-
-
-def _qwen3(hidden: int, layers: int, heads: int, width: int) -> ChatShape:
-    return ChatShape(
-        family="qwen3",
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=8,
-        intermediate_size=width,
-        head_dim=128,
-        max_position_embeddings=40_960,
-        tie_word_embeddings=True,
-    )
-
-
-ShapeName = Literal[
-    "qwen2.5-0.5b",
-    "qwen2.5-1.5b",
-    "qwen2.5-3b",
-    "qwen2.5-7b",
-    "qwen3-0.6b",
-    "qwen3-1.7b",
-    "qwen3-4b",
-    "qwen3-8b",
-]
-SHAPES: dict[ShapeName, ChatShape] = {
-    "qwen2.5-0.5b": _qwen2(896, 24, 14, 2, 4864),
-    "qwen2.5-1.5b": _qwen2(1536, 28, 12, 2, 8960),
-    "qwen2.5-3b": _qwen2(2048, 36, 16, 2, 11_008),
-    "qwen2.5-7b": replace(
-        _qwen2(3584, 28, 28, 4, 18_944), tie_word_embeddings=False, vocab_size=152_064
-    ),
-    "qwen3-0.6b": _qwen3(1024, 28, 16, 3072),
-    "qwen3-1.7b": _qwen3(2048, 28, 16, 6144),
-    "qwen3-4b": _qwen3(2560, 36, 32, 9728),
-    "qwen3-8b": replace(_qwen3(4096, 36, 32, 12_288), tie_word_embeddings=False),
-}

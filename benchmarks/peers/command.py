@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from benchmarks.checkpoints.shapes import SHAPES
+from benchmarks.checkpoints.catalogue import SHAPES
 from benchmarks.checkpoints.writer import make_chat_checkpoint
 from benchmarks.comparison import write_comparison
 from benchmarks.errors import PeerFailed

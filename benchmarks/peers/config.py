@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from benchmarks.checkpoints.shapes import ShapeName
+from benchmarks.checkpoints.catalogue import ShapeName
 from benchmarks.markdown import insert_between
 from benchmarks.options import REPORT, PlotsTarget, check_above_zero, check_at_least_one, numbers
 from benchmarks.peers.catalogue import PEER_NAMES, Peer, PeerName, all_peers

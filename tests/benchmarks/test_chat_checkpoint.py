@@ -6,7 +6,8 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 
 from benchmarks.__main__ import main
-from benchmarks.checkpoints.shapes import SHAPES, ChatShape
+from benchmarks.checkpoints.catalogue import SHAPES
+from benchmarks.checkpoints.shapes import ChatShape
 from benchmarks.checkpoints.vocabulary import make_merges
 from benchmarks.checkpoints.writer import make_chat_checkpoint, to_bf16
 from benchmarks.errors import BenchmarkFailed
@@ -33,6 +34,16 @@ TINY = ChatShape(
 def test_shapes_have_the_published_number_of_parameters(name, parameters):
     tensors = SHAPES[name].tensors()
     assert sum(np.prod(shape, dtype=np.int64) for shape in tensors.values()) == parameters
+
+
+def test_a_hybrid_shape_has_the_tensors_that_transformers_asks_for():
+    torch, transformers = (pytest.importorskip(name) for name in ("torch", "transformers"))
+    shape = SHAPES["qwen3.5-0.8b"]
+    with torch.device("meta"):
+        config = transformers.Qwen3_5TextConfig(**shape.config())
+        model = transformers.Qwen3_5ForCausalLM(config)
+    tensors = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
+    assert shape.tensors() == tensors
 
 
 def test_a_checkpoint_is_one_that_transformers_can_load(tmp_path):
