@@ -13,6 +13,19 @@ from server.operations import JSON, OPERATIONS, Operation
 _EVENTS = "text/event-stream"
 _FORM = "multipart/form-data"
 _PATHS = frozenset(operation.path for operation in OPERATIONS)
+_HEADERS = {
+    "X-Request-Id": "Of the log; the client's own if it is safe",
+    "OpenAI-Processing-Ms": "Milliseconds until the answer began",
+}
+_RETRY_HEADERS = {
+    "Retry-After": "Seconds until another try",
+    "Retry-After-Ms": "The same in milliseconds",
+}
+_QUEUE_HEADERS = {
+    "X-RateLimit-Limit-Requests": "Answers that run or wait for the model, at most",
+    "X-RateLimit-Remaining-Requests": "Those that it has room for",
+    "X-RateLimit-Reset-Requests": "0s while nothing waits",
+}
 _SCHEMA = "#/components/schemas/{name}"
 
 
@@ -92,16 +105,30 @@ def _responses(operation: Operation) -> dict[str, Any]:
         content = _content(operation.response)
     if events := _events(operation):
         content[_EVENTS] = {"schema": _event_schema(events)}
-    responses = {"200": {"description": "Success", "content": content}}
+    responses = {
+        "200": {"description": "Success", "headers": _headers(operation, 200), "content": content}
+    }
     failures = sorted({*operation.failures, *((401,) if operation.needs_key else ())})
     for status in failures:
         responses[str(status)] = {
             "description": _REASONS[status],
+            "headers": _headers(operation, status),
             "content": _content(operation.error),
         }
     if operation.path in _ANSWERS_503_ITSELF:
         responses["503"] = {"description": "The answer is no", "content": content}
     return responses
+
+
+def _headers(operation: Operation, status: int) -> dict[str, Any]:
+    names = dict(_HEADERS)
+    if status in (429, 503):
+        names |= _RETRY_HEADERS
+    if operation.request is not None and status in (200, 429):
+        names |= _QUEUE_HEADERS
+    return {
+        name: {"description": said, "schema": {"type": "string"}} for name, said in names.items()
+    }
 
 
 def _event_schema(events: Sequence[type[msgspec.Struct]]) -> dict[str, Any]:
