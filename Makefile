@@ -10,6 +10,7 @@ TORCH  ?= torch==2.13.0
 
 TEST_VENV  := .venv-test
 BENCH_VENV := .venv-bench
+GPU_VENV   := .venv-gpu
 
 ifeq ($(DEVICE),cpu)
 SERVE_VENV := .venv
@@ -34,7 +35,7 @@ OPTIONS_demo-diffusion := --num-inference-steps 20 --guidance-scale 3 \
 # Of `make bench`: any option of `python -m benchmarks peers`, such as BENCH='--rounds 1'.
 BENCH  ?= --rounds 3
 
-.PHONY: serve demo test bench check format clean
+.PHONY: serve demo test bench test-gpu bench-gpu check format clean
 
 serve: $(ENGINES)
 	@exec $(SERVE_VENV)/bin/python -m server --engine-dir $(BUILT) --device $(DEVICE) --host $(HOST) \
@@ -65,6 +66,18 @@ bench: $(BENCH_VENV)/installed
 	$(BENCH_VENV)/bin/python -m benchmarks peers --journal build/peers/journal.jsonl \
 		--json build/peers/peers.json --update docs/performance.md --plots docs/images $(BENCH)
 
+# TensorRT's libraries come from NVIDIA; without them what needs them is skipped, and named.
+$(GPU_VENV)/installed: pyproject.toml
+	@PYTHON='$(PYTHON)' scripts/make-venv $(GPU_VENV) 'test-gpu'
+	@$(GPU_VENV)/bin/python -m pip --quiet install 'tensorrt>=11' || \
+		echo "TensorRT could not be installed: what needs it will be skipped" >&2
+
+test-gpu: $(GPU_VENV)/installed
+	$(GPU_VENV)/bin/python -m pytest -m gpu tests/device $(ARGS)
+
+bench-gpu: $(GPU_VENV)/installed
+	$(GPU_VENV)/bin/python -m benchmarks gpu --into docs/performance.md $(ARGS)
+
 check: $(TEST_VENV)/installed
 	$(TEST_VENV)/bin/ruff format --check .
 	$(TEST_VENV)/bin/ruff check .
@@ -75,4 +88,4 @@ format: $(TEST_VENV)/installed
 	$(TEST_VENV)/bin/ruff check --fix .
 
 clean:
-	rm -rf .venv .venv-cuda $(TEST_VENV) build *.egg-info engines/built engines/built-cuda
+	rm -rf .venv .venv-cuda $(TEST_VENV) $(GPU_VENV) build *.egg-info engines/built engines/built-cuda

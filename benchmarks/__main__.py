@@ -19,6 +19,7 @@ def create_app(name: str = "python -m benchmarks") -> App:
     from benchmarks.compare import CompareConfig, run_compare
     from benchmarks.engine import EngineBenchConfig, run_engine
     from benchmarks.grammar_overhead import GrammarConfig, run_grammar
+    from benchmarks.gpu.command import GpuConfig, run_gpu
     from benchmarks.growth import GrowthConfig, run_growth
     from benchmarks.images.command import run_checkpoint, run_images
     from benchmarks.images.config import CheckpointConfig, ImagesConfig
@@ -45,6 +46,7 @@ def create_app(name: str = "python -m benchmarks") -> App:
     add_command(app, WaitsConfig, run_waits, name="waits")
     add_command(app, PeersConfig, run_peers, name="peers")
     add_command(app, PeersSetupConfig, run_peers_setup, name="peers-setup")
+    add_command(app, GpuConfig, run_gpu, name="gpu")
     add_command(app, ChatCheckpointConfig, run_chat_checkpoint, name="chat-checkpoint")
     add_command(app, ImagesConfig, run_images, name="images")
     add_command(app, QualityConfig, run_quality, name="image-quality")

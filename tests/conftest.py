@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+from tests.gpu.host_cuda import HostCuda
 from tests.server_process import ServerProcess
 
 # How long an example takes says how busy the machine is.
@@ -155,3 +157,13 @@ def reader_server(reader_engine_dir: Path) -> Iterator[ServerProcess]:
     arguments = ["--engine-dir", str(reader_engine_dir), "--num-threads", "1"]
     with ServerProcess(arguments) as process:
         yield process
+
+
+@pytest.fixture
+def host_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostCuda]:
+    """CUDA over host memory; all of it has to be given back."""
+    cuda = HostCuda()
+    for name, module in cuda.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    yield cuda
+    assert not cuda.blocks, "memory of the device was not given back"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,16 +21,6 @@ from tests.gpu.host_cuda import HostCuda
 from tests.gpu.host_tensorrt import host_tensorrt as make_tensorrt
 
 CompileTiny = Callable[..., EngineFolder]
-
-
-@pytest.fixture
-def host_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostCuda]:
-    """CUDA over host memory; all of it has to be given back."""
-    cuda = HostCuda()
-    for name, module in cuda.modules().items():
-        monkeypatch.setitem(sys.modules, name, module)
-    yield cuda
-    assert not cuda.blocks, "memory of the device was not given back"
 
 
 @pytest.fixture
