@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from engines.errors import EngineError
 from engines.load import EngineOptions, load_llm_engine, require_chat
@@ -94,11 +95,15 @@ def served_names(folders: Sequence[EngineFolder], given: Sequence[str]) -> list[
 def engine_options(config: ServerConfig, folders: Sequence[EngineFolder]) -> EngineOptions:
     """The settings of each language model.
 
-    Without `--kv-cache-memory` they share what is free once image models have been loaded.
+    Without `--kv-cache-memory` those on the CPU share what is free once image models have been
+    loaded; a GPU's are measured when one is.
     """
     kv_cache_memory = config.kv_cache_memory
     if kv_cache_memory is None and len(folders) > 1:
-        num_caches = sum(folder.manifest.kind == "chat" for folder in folders)
+        num_caches = sum(
+            folder.manifest.kind == "chat" and folder.manifest.target == "ort-cpu"
+            for folder in folders
+        )
         others = [folder.manifest for folder in folders if folder.manifest.kind != "chat"]
         weights = sum(entry.size for manifest in others for entry in manifest.files.values())
         free = max(available_memory() - weights, 0)
@@ -170,6 +175,8 @@ def _load_chat(
     folder: EngineFolder, names: tuple[str, ...], options: EngineOptions, config: ServerConfig
 ) -> ChatModel:
     text = TextProcessor.load(folder.path)
+    if folder.manifest.target != "ort-cpu":  # its memory is another
+        options = replace(options, kv_cache_memory=config.kv_cache_memory)
     worker = ChatWorker(
         load_llm_engine(folder, options),
         name=names[0],

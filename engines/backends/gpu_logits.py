@@ -15,7 +15,7 @@ from engines.manifest import ChatSpec
 
 @dataclass(frozen=True, slots=True)
 class GpuLogits:
-    """Implements `RunOutput`.
+    """Implements `RunOutput` and `OrderedCandidates`.
 
     Row i of the output is row `rows[i]` of the run, which may have computed idle ones too.
     """
@@ -26,6 +26,14 @@ class GpuLogits:
     candidate_logits: FloatArray  # [n, k]
     rows: IntArray  # [R]
     fetched: dict[int, FloatArray] = field(default_factory=dict)
+
+    @property
+    def num_candidates(self) -> int:
+        return int(self.candidate_ids.shape[1])
+
+    def ordered_candidates(self, rows: IntArray) -> tuple[IntArray, FloatArray]:
+        places = self.rows[rows]
+        return self.candidate_ids[places], self.candidate_logits[places]
 
     def argmax(self, rows: IntArray) -> IntArray:
         likeliest: IntArray = self.candidate_ids[self.rows[rows], 0]

@@ -51,6 +51,8 @@ class OrtGpuSession:
         options.add_session_config_entry(
             "session.disable_cpu_ep_fallback", str(int(not shapes_on_cpu))
         )
+        # Products of int4 weights without expanding them first; off by default.
+        options.add_session_config_entry("ep.cuda.fpa_intb_gemm", "1")
         settings = dict(provider_options or {})
         if provider == _PROVIDER:
             settings |= {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +75,20 @@ class RunOutput(Protocol):
 
     def logits(self, row: int) -> FloatArray:
         """All logits of a row, not to be written to. [num_tokens of the vocabulary]"""
+        ...
+
+
+@runtime_checkable
+class OrderedCandidates(Protocol):
+    """An output whose likeliest tokens are at hand for all rows, as a GPU gives them."""
+
+    @property
+    def num_candidates(self) -> int:
+        """Of each row."""
+        ...
+
+    def ordered_candidates(self, rows: IntArray) -> tuple[IntArray, FloatArray]:
+        """Ids and logits, the likeliest first. [len(rows), num_candidates] each"""
         ...
 
 

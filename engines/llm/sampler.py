@@ -14,9 +14,10 @@ import numpy as np
 from engines.llm.candidates import likeliest
 from engines.llm.constraint import Allowed
 from engines.llm.draw import draw
+from engines.llm.draw_rows import draw_rows
 from engines.llm.mask_ahead import MasksAhead
 from engines.llm.output import TokenLogprobs
-from engines.llm.runner import FloatArray, IntArray, RunOutput
+from engines.llm.runner import FloatArray, IntArray, OrderedCandidates, RunOutput
 from engines.llm.sampling_params import SamplingParams
 from engines.llm.sequence import Sequence
 
@@ -54,6 +55,8 @@ class Sampler:
         """Draw a token for each sequence from its row of the output. `rows` is [len(seqs)]."""
         greedy = [index for index, seq in enumerate(seqs) if _is_plain_greedy(seq)]
         chosen = dict(zip(greedy, output.argmax(rows[greedy]).tolist(), strict=True))
+        if isinstance(output, OrderedCandidates):
+            chosen |= self._draw_together(output, rows, seqs)
         sampled = []
         for index, (row, seq) in enumerate(zip(rows.tolist(), seqs, strict=True)):
             token_id = chosen.get(index)
@@ -78,6 +81,22 @@ class Sampler:
     def close(self) -> None:
         """End the thread that works out masks."""
         self._masks.close()
+
+    def _draw_together(
+        self, output: OrderedCandidates, rows: IntArray, seqs: Rows[Sequence]
+    ) -> dict[int, int]:
+        """Tokens of those whose draw needs no more than the candidates, by their index."""
+        plain = [
+            index for index, seq in enumerate(seqs) if _is_plain_draw(seq, output.num_candidates)
+        ]
+        if not plain:
+            return {}
+        drawn = draw_rows(
+            *output.ordered_candidates(rows[plain]),
+            [seqs[index].sampling for index in plain],
+            np.array([self._state(seqs[index]).generator.random() for index in plain]),
+        )
+        return dict(zip(plain, drawn.tolist(), strict=True))
 
     def _draw(self, output: RunOutput, row: int, seq: Sequence) -> int:
         sampling = seq.sampling
@@ -156,6 +175,12 @@ def _adjust(logits: FloatArray, seq: Sequence, state: _State) -> FloatArray:
 def _is_plain_greedy(seq: Sequence) -> bool:
     is_greedy = seq.sampling.temperature < _GREEDY and seq.constraint is None
     return is_greedy and not _has_adjustments(seq.sampling)
+
+
+def _is_plain_draw(seq: Sequence, num_candidates: int) -> bool:
+    sampling = seq.sampling
+    is_cut = 0 < sampling.top_k <= num_candidates and sampling.temperature >= _GREEDY
+    return is_cut and seq.constraint is None and not _has_adjustments(sampling)
 
 
 def _has_adjustments(sampling: SamplingParams) -> bool:
