@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +78,6 @@ class RunOutput(Protocol):
         ...
 
 
-@runtime_checkable
 class OrderedCandidates(Protocol):
     """An output whose likeliest tokens are at hand for all rows, as a GPU gives them."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
@@ -55,8 +56,8 @@ class Sampler:
         """Draw a token for each sequence from its row of the output. `rows` is [len(seqs)]."""
         greedy = [index for index, seq in enumerate(seqs) if _is_plain_greedy(seq)]
         chosen = dict(zip(greedy, output.argmax(rows[greedy]).tolist(), strict=True))
-        if isinstance(output, OrderedCandidates):
-            chosen |= self._draw_together(output, rows, seqs)
+        if hasattr(output, "ordered_candidates"):  # isinstance of a protocol takes 80 us
+            chosen |= self._draw_together(cast(OrderedCandidates, output), rows, seqs)
         sampled = []
         for index, (row, seq) in enumerate(zip(rows.tolist(), seqs, strict=True)):
             token_id = chosen.get(index)
