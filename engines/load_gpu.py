@@ -5,6 +5,7 @@ Nothing here has run on a GPU yet (docs/gpu.md).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engines.device import Device
@@ -66,7 +67,7 @@ def open_tensorrt(
     """
     from engines.backends.cuda import Stream, find_gpu
     from engines.backends.slot_inputs import standard_inputs
-    from engines.backends.tensorrt_plan import chat_plan
+    from engines.backends.tensorrt_plan import MAX_CHUNK, MAX_SLOTS, chat_plan
     from engines.backends.tensorrt_session import TensorRTSession
 
     gpu = find_gpu(device)
@@ -74,7 +75,19 @@ def open_tensorrt(
     stream = Stream(gpu.index)
     session = TensorRTSession(plan, stream)
     num_rows = spec.max_context + spec.spare_rows  # a plan has them fixed
-    return open_slots(session, stream, spec, options, gpu.total_memory, standard_inputs, num_rows)
+    chunk = min(options.prefill_chunk or MAX_CHUNK, MAX_CHUNK)
+    streaming = min(options.prefill_chunk_streaming or SLOT_LIMITS.prefill_chunk_streaming, chunk)
+    options = replace(options, prefill_chunk=chunk, prefill_chunk_streaming=streaming)
+    return open_slots(
+        session,
+        stream,
+        spec,
+        options,
+        gpu.total_memory,
+        standard_inputs,
+        num_rows,
+        max_slots=MAX_SLOTS,
+    )
 
 
 def open_paged(
@@ -140,6 +153,7 @@ def open_slots(
     total_memory: int,
     describe: DescribeBatch,
     num_rows: int,
+    max_slots: int | None = None,
 ) -> Opened:
     """A runner over as many slots as memory has room for, twice as many as sequences at the most.
 
@@ -154,6 +168,8 @@ def open_slots(
     rows = 4 * spec.num_tokens * 2 * limits.max_num_seqs  # the logits of all slots
     budget = _budget(free_memory() - rows, total_memory, options)
     num_slots = min(2 * limits.max_num_seqs, budget // one)
+    if max_slots is not None:
+        num_slots = min(num_slots, max_slots)
     if num_slots < _MIN_SLOTS:
         session.close()
         stream.close()

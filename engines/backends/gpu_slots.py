@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from engines.backends.cuda import Arena, Stream
 from engines.backends.device_slots import DeviceSlots
 from engines.backends.gpu_logits import GpuLogits, OutputBuffers
@@ -92,7 +90,7 @@ class GpuSlotRunner:
             if inputs.graph_key is not None:
                 self._replayed[inputs.graph_key] = binding
         self._session.run(binding, inputs.graph_key)
-        return self._outputs.fetch(num_rows, np.arange(len(batch.logit_indices)))
+        return self._outputs.fetch(num_rows, inputs.rows)
 
     def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
         self._slots.copy(source, target, num_tokens)

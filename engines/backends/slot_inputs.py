@@ -10,19 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.backends.gpu_session import length_bucket
-from engines.llm.runner import Batch
+from engines.llm.runner import Batch, IntArray
 
 
 @dataclass(frozen=True, slots=True)
 class SlotInputs:
     """The graph's inputs but for the states.
 
-    Decode steps of as many slots that look about as far have one `graph_key`, and may be replayed.
+    Decode steps of as many slots that look about as far have one `graph_key`, and may be replayed;
+    they compute logits for idle slots too. `rows` are the rows of logits that the batch asked for.
     """
 
     on_device: dict[str, NDArray[Any]]
     on_host: dict[str, NDArray[Any]]
     graph_key: int | None
+    rows: IntArray
 
     @property
     def num_logits(self) -> int:
@@ -42,10 +44,11 @@ def group_query_inputs(batch: Batch, num_rows: int) -> SlotInputs:
         on_device={
             "input_ids": batch.input_ids,
             "seqlens_k": batch.past_lens + np.int32(size - 1),
-            "logit_indices": _logit_indices(batch),
+            "logit_indices": _logit_indices(batch, key),
         },
         on_host={"total_sequence_length": np.array(longest, np.int32)},
         graph_key=key,
+        rows=_rows(batch, key),
     )
 
 
@@ -62,16 +65,23 @@ def standard_inputs(batch: Batch, num_rows: int) -> SlotInputs:
             "position_ids": past[:, None] + np.arange(size),
             "write_indices": past,
             "cache_positions": np.arange(visible),
-            "logit_indices": _logit_indices(batch),
+            "logit_indices": _logit_indices(batch, key),
         },
         on_host={},
         graph_key=key,
+        rows=_rows(batch, key),
     )
 
 
-def _logit_indices(batch: Batch) -> NDArray[np.int64]:
-    indices: NDArray[np.int64] = batch.logit_indices.astype(np.int64, copy=False)
+def _logit_indices(batch: Batch, graph_key: int | None) -> IntArray:
+    if graph_key is not None:
+        return np.arange(batch.num_slots)
+    indices: IntArray = batch.logit_indices.astype(np.int64, copy=False)
     return indices if indices.size else np.zeros(1, np.int64)
+
+
+def _rows(batch: Batch, graph_key: int | None) -> IntArray:
+    return np.arange(len(batch.logit_indices)) if graph_key is None else batch.logit_indices
 
 
 def _graph_key(batch: Batch, num_rows: int) -> tuple[int | None, int]:
@@ -79,7 +89,7 @@ def _graph_key(batch: Batch, num_rows: int) -> tuple[int | None, int]:
     num_slots, size = batch.input_ids.shape
     longest = int(batch.past_lens.max()) + size
     is_decode = size == 1 and batch.first_slot == 0
-    if not is_decode or len(batch.logit_indices) > num_slots:
+    if not is_decode:
         return None, longest
     bound = length_bucket(longest, num_rows)
-    return 1 + len(batch.logit_indices) + 1024 * num_slots + (1 << 24) * bound.bit_length(), bound
+    return 1 + num_slots + 1024 * bound.bit_length(), bound

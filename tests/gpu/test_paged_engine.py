@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from engines.backends.cuda import Stream
 from engines.backends.gpu_paged import GpuPagedRunner, PagedLimits
+from engines.errors import EngineIncompatible
 from engines.llm.block_cache import BlockCache
 from engines.llm.engine import LLMEngine
 from engines.llm.scheduler import SchedulerConfig
 from engines.load import EngineOptions, load_llm_engine
+from engines.load_gpu import open_paged as open_paged_runner
 from tests.engines.test_real_engine import NUM_PROMPTS, prompts, run
 from tests.gpu.reference_session import ReferenceSession
 
@@ -97,3 +101,30 @@ def test_a_replayed_step_reads_where_the_first_one_read(host_cuda, compile_tiny)
 def test_a_run_of_more_sequences_than_the_kernel_takes_is_refused():
     with pytest.raises(ValueError, match="max_num_seqs is 257, but PagedAttention takes 256"):
         PagedLimits(num_blocks=1, max_seqs=257, max_tokens=1, max_context=1)
+
+
+def test_the_cache_takes_what_weights_and_work_space_leave(host_cuda, compile_tiny):
+    folder = compile_tiny("qwen3", "cuda", "blocks")
+    spec = folder.manifest.chat
+    host_cuda.total_memory = 64 << 20
+    options = EngineOptions(max_num_seqs=4, gpu_memory_utilization=0.5)
+    session = ReferenceSession(folder.path / spec.graph)
+    opened = open_paged_runner(session, Stream(), spec, options, host_cuda.total_memory)
+    assert opened.kv_cache.limit_bytes == 4 * 256 * opened.runner.bytes_per_token
+    assert host_cuda.used <= 32 << 20
+    opened.runner.close()
+
+    options = replace(options, max_num_seqs=256, kv_cache_memory=3 << 20)
+    session = ReferenceSession(folder.path / spec.graph)
+    opened = open_paged_runner(session, Stream(), spec, options, host_cuda.total_memory)
+    assert 2 << 20 < opened.kv_cache.limit_bytes <= 3 << 20
+    opened.runner.close()
+
+
+def test_memory_for_less_than_a_chunk_is_one_sentence(host_cuda, compile_tiny):
+    folder = compile_tiny("qwen3", "cuda", "blocks")
+    spec = folder.manifest.chat
+    session = ReferenceSession(folder.path / spec.graph)
+    options = EngineOptions(max_num_seqs=4, kv_cache_memory=1000)
+    with pytest.raises(EngineIncompatible, match="left for the KV cache, but one chunk of 256"):
+        open_paged_runner(session, Stream(), spec, options, host_cuda.total_memory)

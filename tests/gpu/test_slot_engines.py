@@ -179,3 +179,13 @@ def test_profiles_take_every_length_up_to_the_context():
     )
     lengths = [profile["cache_positions"][0][0] for profile in chat_profiles(spec)]
     assert sorted(set(lengths)) == [1024, 4096, 16384, 40961]
+
+
+def test_what_a_plan_was_not_built_for_is_not_asked_of_it(host_tensorrt, own_folder):
+    """More sequences and longer chunks than its profiles take."""
+    options = EngineOptions(rebuild=True, max_num_seqs=100, prefill_chunk=5000)
+    engine = load_llm_engine(own_folder(), options)
+    assert engine.max_num_seqs == 64
+    assert engine.scheduler.config.prefill_chunk == 512
+    assert engine.scheduler.config.prefill_chunk_streaming == 256
+    engine.close()
