@@ -71,6 +71,11 @@ class OrtGpuSession:
             raise EngineIncompatible(
                 f"ONNX Runtime {ort.__version__} cannot load {graph} on the GPU: {error}"
             ) from error
+        if provider not in self._session.get_providers():  # it says so in its log alone
+            raise EngineIncompatible(
+                f"ONNX Runtime {ort.__version__} could not load its CUDA provider, mostly for want "
+                "of CUDA 13 or cuDNN 9: `pip install 'enginery[gpu]'` installs both"
+            )
         self._records_graphs = records_graphs and provider == _PROVIDER
 
     def bind(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import types
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +239,7 @@ def host_tensorrt(cuda: HostCuda, version: str = "11.4.0.106") -> types.ModuleTy
     """The module that `sys.modules` has to hold."""
     module = types.ModuleType("tensorrt")
     module.__version__ = version
+    module.__spec__ = ModuleSpec("tensorrt", None)  # for those who look whether there is one
     for part in (
         ILogger,
         IProgressMonitor,
