@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -96,13 +97,16 @@ def _measure(config: GpuConfig, work: Path, machine: dict[str, str]) -> int:
 def _chat(config: GpuConfig, work: Path, report: GpuReport) -> None:
     from benchmarks.gpu.chat import compile_shape, measure_chat
 
-    for target in config.targets:
-        for shape in config.shapes:
-            name = f"{shape} on {target}"
-            with _named(name, report):
+    for shape in config.shapes:
+        for target in config.targets:
+            with _named(f"{shape} on {target}", report):
                 folder = compile_shape(work, shape, target, config.precision)  # type: ignore[arg-type]
                 figures = measure_chat(folder, report.bandwidth, config.repetitions)
                 report.chat.append(figures)
+            if config.work_dir is None:  # an 8B engine takes 16 GB, and twice that with a plan
+                shutil.rmtree(work / target, ignore_errors=True)
+        if config.work_dir is None:
+            shutil.rmtree(work / "checkpoints", ignore_errors=True)
 
 
 def _parity(config: GpuConfig, work: Path, report: GpuReport) -> None:
