@@ -18,8 +18,8 @@ def create_app(name: str = "python -m benchmarks") -> App:
     from benchmarks.checkpoints.command import ChatCheckpointConfig, run_chat_checkpoint
     from benchmarks.compare import CompareConfig, run_compare
     from benchmarks.engine import EngineBenchConfig, run_engine
-    from benchmarks.grammar_overhead import GrammarConfig, run_grammar
     from benchmarks.gpu.command import GpuConfig, run_gpu
+    from benchmarks.grammar_overhead import GrammarConfig, run_grammar
     from benchmarks.growth import GrowthConfig, run_growth
     from benchmarks.images.command import run_checkpoint, run_images
     from benchmarks.images.config import CheckpointConfig, ImagesConfig
