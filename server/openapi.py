@@ -9,6 +9,7 @@ from typing import Any, get_args
 import msgspec
 
 from server.operations import JSON, OPERATIONS, Operation
+from server.schema.tools import QwenFunction
 
 _EVENTS = "text/event-stream"
 _FORM = "multipart/form-data"
@@ -45,13 +46,13 @@ _REASONS = {
 
 def openapi_document(version: str, operations: Sequence[Operation] = OPERATIONS) -> dict[str, Any]:
     """Describe the API in OpenAPI 3.1."""
-    structs: list[type[msgspec.Struct]] = []
+    structs: list[type[msgspec.Struct]] = [QwenFunction]
     for operation in operations:
         structs += filter(
             None, (operation.error, operation.request, operation.response, *_events(operation))
         )
     _, schemas = msgspec.json.schema_components(list(dict.fromkeys(structs)), ref_template=_SCHEMA)
-    schemas["MessageItem"]["required"].remove("type")  # which is added to what comes without
+    _describe_other_forms(schemas)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method] = _describe(operation)
@@ -67,6 +68,14 @@ def openapi_document(version: str, operations: Sequence[Operation] = OPERATIONS)
             },
         },
     }
+
+
+def _describe_other_forms(schemas: dict[str, Any]) -> None:
+    """What is put into the form of a Struct before it is decoded."""
+    schemas["MessageItem"]["required"].remove("type")
+    functions = schemas["ChatCompletionRequest"]["properties"]["functions"]
+    items = next(arm for arm in functions["anyOf"] if arm.get("type") == "array")
+    items["items"] = {"anyOf": [items["items"], _reference(QwenFunction)]}
 
 
 def _describe(operation: Operation) -> dict[str, Any]:

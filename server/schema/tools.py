@@ -24,6 +24,24 @@ class FunctionDefinition(msgspec.Struct, kw_only=True):
     strict: bool | None = None
 
 
+class QwenParameter(msgspec.Struct, kw_only=True):
+    """A parameter in the form of Qwen's own server; `schema` is a JSON schema."""
+
+    name: str
+    description: str | None = None
+    required: bool | None = None
+    schema: dict[str, Any] | None = None
+
+
+class QwenFunction(msgspec.Struct, kw_only=True):
+    """A function in the form of Qwen's own server."""
+
+    name_for_model: str
+    name_for_human: str | None = None
+    description_for_model: str | None = None
+    parameters: list[QwenParameter] | dict[str, Any] | None = None
+
+
 class Tool(msgspec.Struct, kw_only=True):
     """A function that the model may call; the template gets it just as it was sent."""
 

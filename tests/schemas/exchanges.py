@@ -104,7 +104,8 @@ def check_exchange(
         _check_openai(_openai_name(route, status, streams=False), body, where)
     elif content_type.startswith("text/event-stream"):
         for event in events_of(answer):
-            _check_event(route, content["text/event-stream"]["schema"], event, where)
+            schema = content["text/event-stream"]["schema"]["properties"]["data"]["contentSchema"]
+            _check_event(route, schema, event, where)
     if 200 <= status < 300 and request[:1] == b"{":
         schema = described["requestBody"]["content"].get("application/json", {}).get("schema")
         _check_ours(schema, json.loads(request), f"the request of {where}")
