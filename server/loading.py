@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from engines.errors import EngineError
+from engines.llm.engine import LLMEngine
 from engines.load import EngineOptions, load_llm_engine, require_chat
 from engines.load_image import ImageEngineOptions, load_image_engine
 from engines.load_pooling import PoolingEngineOptions, load_pooling_engine, require_pooling
@@ -174,11 +175,11 @@ def _load(
 def _load_chat(
     folder: EngineFolder, names: tuple[str, ...], options: EngineOptions, config: ServerConfig
 ) -> ChatModel:
-    text = TextProcessor.load(folder.path)
     if folder.manifest.target != "ort-cpu":  # its memory is another
         options = replace(options, kv_cache_memory=config.kv_cache_memory)
+    engine, text = _load_engine_and_text(folder, options)
     worker = ChatWorker(
-        load_llm_engine(folder, options),
+        engine,
         name=names[0],
         max_queue_size=config.max_queue_size,
         request_timeout_s=config.request_timeout,
@@ -195,6 +196,20 @@ def _load_chat(
         grammars=grammars,
         aliases=names[1:],
     )
+
+
+def _load_engine_and_text(
+    folder: EngineFolder, options: EngineOptions
+) -> tuple[LLMEngine, TextProcessor]:
+    """Both side by side: a large vocabulary takes as long as mapping the weights."""
+    with ThreadPoolExecutor(1) as executor:
+        loading = executor.submit(load_llm_engine, folder, options)
+        try:
+            text = TextProcessor.load(folder.path)
+        except BaseException:
+            loading.result().close()
+            raise
+        return loading.result(), text
 
 
 def _load_image(folder: EngineFolder, names: tuple[str, ...], config: ServerConfig) -> ImageModel:

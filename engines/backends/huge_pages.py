@@ -3,7 +3,8 @@
 With pages of 4 KiB the processor looks up an address for every 4 KiB of weights, through two tables
 in a virtual machine, and its prefetching stops at their ends. A runtime takes its memory from
 malloc, and most systems give huge pages only to those who ask: so this asks for the memory that
-was filled while a session was opened, once it lies there.
+was filled while a session was opened, once it lies there. That copies all of it, which takes about
+as long as opening did, and so a thread does it while the first requests may already run.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+THREAD_NAME = "huge-pages"
 HUGE_PAGE = 2 << 20  # bytes, on x86-64 and on arm64 with pages of 4 KiB
 _MADV_COLLAPSE = 25  # Linux 6.1: copy what lies in a range into huge pages, now
 _SMALLEST_SHARE = 0.9  # of a mapping that has to be resident: a huge page makes all of it so
@@ -24,16 +27,16 @@ _Opened = TypeVar("_Opened")
 
 
 def in_huge_pages(open_session: Callable[[], _Opened]) -> _Opened:
-    """Call `open_session` and move what it left in memory into huge pages, where Linux can.
+    """Call `open_session`; a thread then moves what it left in memory into huge pages.
 
     Mappings that were there before, of files, and those that are not resident stay as they are.
-    Elsewhere, and where a container forbids it, nothing changes but the speed.
+    Where Linux cannot, or a container forbids it, nothing changes but the speed. Should memory be
+    freed meanwhile, there is nothing to move, or what took its place is moved, which harms nobody.
     """
     before = set(resident_mappings(_read_smaps()))
     opened = open_session()
-    for start, end in resident_mappings(_read_smaps()):
-        if (start, end) not in before:
-            _collapse(start, end)
+    new = [mapping for mapping in resident_mappings(_read_smaps()) if mapping not in before]
+    threading.Thread(target=_collapse_all, args=(new,), name=THREAD_NAME, daemon=True).start()
     return opened
 
 
@@ -53,6 +56,11 @@ def resident_mappings(smaps: str) -> list[tuple[int, int]]:
             if resident >= _SMALLEST_SHARE * (end - start):
                 found.append((start, end))
     return found
+
+
+def _collapse_all(mappings: list[tuple[int, int]]) -> None:
+    for start, end in mappings:
+        _collapse(start, end)
 
 
 def _collapse(start: int, end: int) -> None:

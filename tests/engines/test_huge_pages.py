@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engines.backends.huge_pages import HUGE_PAGE, in_huge_pages, resident_mappings
+from engines.backends.huge_pages import HUGE_PAGE, THREAD_NAME, in_huge_pages, resident_mappings
 
 SMAPS = """\
 10000000-10800000 rw-p 00000000 00:00 0
@@ -62,5 +63,8 @@ def test_what_was_filled_lies_in_huge_pages_and_holds_the_same():
         pytest.skip("this kernel gives no huge pages on demand")
     earlier = np.arange(4 * HUGE_PAGE, dtype=np.uint32)
     array = in_huge_pages(lambda: np.arange(4 * HUGE_PAGE, dtype=np.uint32))
+    for thread in threading.enumerate():
+        if thread.name == THREAD_NAME:
+            thread.join()
     assert huge_bytes(array.ctypes.data + 2 * HUGE_PAGE) >= 2 * HUGE_PAGE
     assert np.array_equal(array, earlier)
