@@ -19,14 +19,27 @@ def run(config: ExportConfig) -> int:
         from export.command import export_engine, show
         from export.report import BarProgress, QuietProgress
     except ModuleNotFoundError as error:
-        raise ExportError(
-            f"the package {error.name} is not installed: pip install 'enginery[cpu,export]'"
-        ) from None
+        raise _not_installed(error) from None
     # Ctrl-C raises KeyboardInterrupt, and `kill` has to remove what was written just the same.
     signal.signal(signal.SIGTERM, _exit_terminated)
     progress = QuietProgress() if config.is_silent else BarProgress()
     show(export_engine(config, progress), config)
     return 0
+
+
+def list_families() -> None:
+    """Print which models can be compiled, in which precisions and for what."""
+    try:
+        from export.family_table import render
+    except ModuleNotFoundError as error:
+        raise _not_installed(error) from None
+    print(render(), end="")
+
+
+def _not_installed(error: ModuleNotFoundError) -> ExportError:
+    return ExportError(
+        f"the package {error.name} is not installed: pip install 'enginery[cpu,export]'"
+    )
 
 
 def _exit_terminated(number: int, frame: object) -> NoReturn:
@@ -37,4 +50,5 @@ def _exit_terminated(number: int, frame: object) -> NoReturn:
 if __name__ == "__main__":
     app = App(name="python -m export", help=ExportConfig.__doc__)
     add_command(app, ExportConfig, run, name=None)
+    app.command(list_families, name="--list-families")
     run_app(app, table="export")

@@ -46,6 +46,8 @@ ShapeName = Literal[
     "qwen3-1.7b",
     "qwen3-4b",
     "qwen3-8b",
+    "qwen3-30b-a3b",
+    "qwen3-moe-small",
     "qwen3.5-0.8b",
 ]
 SHAPES: dict[ShapeName, ChatShape] = {
@@ -59,5 +61,23 @@ SHAPES: dict[ShapeName, ChatShape] = {
     "qwen3-1.7b": _qwen3(2048, 28, 16, 6144),
     "qwen3-4b": _qwen3(2560, 36, 32, 9728),
     "qwen3-8b": replace(_qwen3(4096, 36, 32, 12_288), tie_word_embeddings=False),
+    "qwen3-30b-a3b": replace(
+        _qwen3(2048, 48, 32, 6144),
+        family="qwen3_moe",
+        num_key_value_heads=4,
+        tie_word_embeddings=False,
+        num_experts=128,
+        num_experts_per_tok=8,
+        moe_intermediate_size=768,
+    ),
+    # Not published: those begin at 14 billion parameters. 1.0 billion, 0.3 of them for a token.
+    "qwen3-moe-small": replace(
+        _qwen3(1024, 16, 16, 3072),
+        family="qwen3_moe",
+        num_key_value_heads=4,
+        num_experts=32,
+        num_experts_per_tok=4,
+        moe_intermediate_size=512,
+    ),
     "qwen3.5-0.8b": QWEN3_5_0_8B,
 }

@@ -22,7 +22,7 @@ _DTYPES: dict[Layout, str] = {
     "fp16": "float16",
     "bf16": "bfloat16",
 }
-_PRECISIONS: dict[Target, tuple[Layout, ...]] = {
+PRECISIONS: dict[Target, tuple[Layout, ...]] = {
     "ort-cpu": ("int8", "int4", "fp32"),
     "cuda": ("bf16", "fp16", "int4"),
     "tensorrt": ("bf16", "fp16", "fp32"),
@@ -71,7 +71,7 @@ def node_precision(
     Raises:
         ExportError: The target has no kernels for a precision that is asked for.
     """
-    allowed = _PRECISIONS[target]
+    allowed = PRECISIONS[target]
     if precision not in allowed:
         raise ExportError(
             f"--precision is {precision}, but the target {target} computes in "

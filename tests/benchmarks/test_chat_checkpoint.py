@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,7 +30,12 @@ TINY = ChatShape(
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("qwen2.5-0.5b", 494_032_768), ("qwen3-0.6b", 596_049_920), ("qwen2.5-7b", 7_615_616_512)],
+    [
+        ("qwen2.5-0.5b", 494_032_768),
+        ("qwen3-0.6b", 596_049_920),
+        ("qwen2.5-7b", 7_615_616_512),
+        ("qwen3-30b-a3b", 30_532_122_624),
+    ],
 )
 def test_shapes_have_the_published_number_of_parameters(name, parameters):
     tensors = SHAPES[name].tensors()
@@ -46,17 +52,23 @@ def test_a_hybrid_shape_has_the_tensors_that_transformers_asks_for():
     assert shape.tensors() == tensors
 
 
-def test_a_checkpoint_is_one_that_transformers_can_load(tmp_path):
+TINY_MIXTURE = replace(
+    TINY, family="qwen3_moe", num_experts=4, num_experts_per_tok=2, moe_intermediate_size=8
+)
+
+
+@pytest.mark.parametrize("shape", [TINY, TINY_MIXTURE], ids=["dense", "mixture"])
+def test_a_checkpoint_is_one_that_transformers_can_load(tmp_path, shape):
     transformers = pytest.importorskip("transformers")
     folder = tmp_path / "tiny"
-    make_chat_checkpoint(folder, TINY, max_shard_bytes=40_000)
+    make_chat_checkpoint(folder, shape, max_shard_bytes=40_000)
     assert len(list(folder.glob("*.safetensors"))) > 1
     model, report = transformers.AutoModelForCausalLM.from_pretrained(
         folder, output_loading_info=True
     )
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert sum(p.numel() for p in model.parameters()) == sum(
-        np.prod(shape) for shape in TINY.tensors().values()
+        np.prod(size) for size in shape.tensors().values()
     )
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     text = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
