@@ -9,7 +9,7 @@ from typing import get_args
 
 import msgspec
 
-from benchmarks.checkpoints.shapes import SHAPES, ShapeName
+from benchmarks.checkpoints.catalogue import SHAPES, ShapeName
 from benchmarks.checkpoints.writer import make_chat_checkpoint
 from benchmarks.gpu.bandwidth import decode_limit
 from benchmarks.throughput import ThroughputMeter
