@@ -47,6 +47,14 @@ def make_chat_checkpoint(
     partial.rename(folder)
 
 
+def write_tensors(
+    path: Path, tensors: dict[str, tuple[int, ...]], rng: np.random.Generator
+) -> None:
+    """Write one safetensors file of random bf16 weights."""
+    with path.open("wb") as file:
+        _write_shard(file, tensors, rng)
+
+
 def _json(content: Any) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 

@@ -16,14 +16,14 @@ from benchmarks.errors import BenchmarkFailed
 
 _BYTES_SHOWN_AS_THEMSELVES = (*range(33, 127), *range(161, 173), *range(174, 256))
 _FIRST_SUBSTITUTE = 256  # code point that stands for the first of the other bytes
-_VOCAB_SIZE = 49_408
+VOCAB_SIZE = 49_408
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointShape:
     """The configurations of the components, as diffusers and transformers take them."""
 
-    vocab_size: int = _VOCAB_SIZE
+    vocab_size: int = VOCAB_SIZE
     text_encoder: dict[str, Any] = field(
         default_factory=lambda: {
             "hidden_size": 768,
@@ -89,10 +89,10 @@ def make_checkpoint(folder: Path, shape: CheckpointShape | None = None, seed: in
             f"making a checkpoint needs {error.name}, which is not installed: `pip install torch "
             "diffusers transformers`"
         ) from None
-    _write_json(partial / "scheduler" / "scheduler_config.json", _SCHEDULER)
+    write_json(partial / "scheduler" / "scheduler_config.json", _SCHEDULER)
     length = shape.text_encoder["max_position_embeddings"]
-    _write_tokenizer(partial / "tokenizer", shape.vocab_size, length)
-    _write_json(partial / "model_index.json", _MODEL_INDEX)
+    write_tokenizer(partial / "tokenizer", shape.vocab_size, length)
+    write_json(partial / "model_index.json", _MODEL_INDEX)
     partial.rename(folder)
 
 
@@ -133,7 +133,7 @@ _MODEL_INDEX: dict[str, Any] = {
 }
 
 
-def _write_tokenizer(folder: Path, vocab_size: int, max_length: int) -> None:
+def write_tokenizer(folder: Path, vocab_size: int, max_length: int) -> None:
     """CLIP's older files: a vocabulary whose last two tokens frame a text, and no merges."""
     shown = [chr(code) for code in _BYTES_SHOWN_AS_THEMSELVES]
     shown += [chr(_FIRST_SUBSTITUTE + index) for index in range(256 - len(shown))]
@@ -152,9 +152,9 @@ def _write_tokenizer(folder: Path, vocab_size: int, max_length: int) -> None:
         "pad_token": "<|endoftext|>",
         "unk_token": "<|endoftext|>",
     }
-    _write_json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "tokenizer_config.json", settings)
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
