@@ -6,6 +6,7 @@ was given, and refuses shapes outside its profile and caches that are not update
 
 from __future__ import annotations
 
+import ctypes
 import json
 import types
 from importlib.machinery import ModuleSpec
@@ -231,8 +232,15 @@ class Engine:
         for name, value in self._outputs.items():
             shape = [known.get(size, size) for size in sizes(value)]
             kind = value.type.tensor_type.elem_type
-            binding.bind_output(name, "cpu", 0, TYPES[kind], shape, addresses[name])
+            if all(isinstance(size, int) for size in shape):
+                binding.bind_output(name, "cpu", 0, TYPES[kind], shape, addresses[name])
+            else:  # a size that no input has: the runtime finds it
+                binding.bind_output(name, "cpu")
         self._session.run_with_iobinding(binding)
+        for name, found in zip(self._outputs, binding.get_outputs(), strict=True):
+            if found.data_ptr() != addresses[name]:
+                values = found.numpy()
+                ctypes.memmove(addresses[name], values.ctypes.data, values.nbytes)
 
 
 def host_tensorrt(cuda: HostCuda, version: str = "11.4.0.106") -> types.ModuleType:
