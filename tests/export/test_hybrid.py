@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -15,6 +18,7 @@ from export.errors import CheckpointError, ExportError
 from export.graph import CONTRIB, GraphBuilder
 from export.weights import WeightsFile
 from tests.checkpoints import edit_json, make_checkpoint
+from tests.export.quantized_checkpoints import write_fp8, write_gptq
 from tests.export.slots import SlotDecoder
 from tests.export.test_parity import TOLERANCE, assert_parity, random_ids, reference_logits
 
@@ -103,6 +107,25 @@ def test_a_vision_tower_is_left_out_with_a_sentence(whole_checkpoint, compiled):
     assert np.abs(engine.decoder.prefill(0, token_ids) - expected).max() < TOLERANCE
     sentence = read_manifest(engine.folder).unused_weights
     assert sentence.endswith("tensors for vision are left out: the engine reads text")
+
+
+@pytest.mark.parametrize("layout", [write_fp8, write_gptq])
+def test_a_quantized_checkpoint_with_a_vision_tower_is_read(
+    whole_checkpoint, compiled, tmp_path, layout
+):
+    folder, text = whole_checkpoint
+    own = shutil.copytree(folder, tmp_path / "own")
+    matrices = layout(own)
+    engine = compiled(own)
+    plain = {name.replace("model.language_model.", "model."): m for name, m in matrices.items()}
+    before = copy.deepcopy(text.state_dict())
+    text.load_state_dict(before | {name: torch.from_numpy(m) for name, m in plain.items()})
+    token_ids = random_ids(40)
+    with torch.inference_mode():
+        expected = text(torch.tensor([token_ids])).logits[0].numpy()
+    text.load_state_dict(before)
+    assert np.abs(engine.decoder.prefill(0, token_ids) - expected).max() < TOLERANCE
+    assert "matrices were expanded from" in read_manifest(engine.folder).stored_weights
 
 
 @pytest.mark.parametrize("family", HYBRIDS)
