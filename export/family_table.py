@@ -38,8 +38,12 @@ _MODELS: Mapping[str, tuple[str, str]] = MappingProxyType(
             f"{_BY_TRANSFORMERS}; the 0.5B shape exported and served",
         ),
         "qwen3": ("Qwen3 (dense), 2507, Embedding, Reranker", _BY_TRANSFORMERS),
-        "qwen3-next": ("none without experts", _BY_TRANSFORMERS),
+        "qwen3-next": ("Qwen3-Next-80B-A3B", _BY_TRANSFORMERS),
         "qwen3.5": ("Qwen3.5, 3.6 (dense, text)", _BY_TRANSFORMERS),
+        "qwen3.5-moe": (
+            "Qwen3.5-35B-A3B, 122B-A10B, 397B-A17B, Qwen3.6-35B-A3B (text)",
+            _BY_TRANSFORMERS,
+        ),
         "qwen2-moe": ("Qwen1.5-MoE-A2.7B, Qwen2-57B-A14B", _BY_TRANSFORMERS),
         "qwen3-moe": ("Qwen3-30B-A3B, 235B-A22B, 2507, Coder", _BY_TRANSFORMERS),
         "stable-diffusion": (

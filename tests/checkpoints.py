@@ -13,7 +13,17 @@ from typing import Any, Literal
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-Family = Literal["qwen2", "qwen2.5", "qwen3", "qwen3.5", "qwen3-next", "qwen2-moe", "qwen3-moe"]
+Family = Literal[
+    "qwen2",
+    "qwen2.5",
+    "qwen3",
+    "qwen3.5",
+    "qwen3-next",
+    "qwen2-moe",
+    "qwen3-moe",
+    "qwen3.5-moe",
+    "qwen3-next-moe",
+]
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 ADDED_TOKENS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
@@ -75,6 +85,8 @@ _SHAPES: dict[Family, dict[str, Any]] = {
     "qwen3": {"num_key_value_heads": 2, "tie_word_embeddings": True, "head_dim": 32},
     "qwen3.5": {"tie_word_embeddings": True} | _HYBRID,
     "qwen3-next": {"tie_word_embeddings": False, "num_experts": 0} | _HYBRID,
+    "qwen3.5-moe": _HYBRID | _EXPERTS | {"shared_expert_intermediate_size": 48},
+    "qwen3-next-moe": _HYBRID | _EXPERTS | {"shared_expert_intermediate_size": 48},
     "qwen2-moe": _EXPERTS | {"norm_topk_prob": False, "shared_expert_intermediate_size": 48},
     "qwen3-moe": _EXPERTS | {"norm_topk_prob": True, "head_dim": 32},
 }
@@ -84,6 +96,8 @@ _CLASSES = {
     "qwen3": ("Qwen3Config", "Qwen3ForCausalLM"),
     "qwen3.5": ("Qwen3_5TextConfig", "Qwen3_5ForCausalLM"),
     "qwen3-next": ("Qwen3NextConfig", "Qwen3NextForCausalLM"),
+    "qwen3.5-moe": ("Qwen3_5MoeTextConfig", "Qwen3_5MoeForCausalLM"),
+    "qwen3-next-moe": ("Qwen3NextConfig", "Qwen3NextForCausalLM"),
     "qwen2-moe": ("Qwen2MoeConfig", "Qwen2MoeForCausalLM"),
     "qwen3-moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM"),
 }
@@ -119,7 +133,7 @@ def make_checkpoint(
     config = getattr(transformers, config_class)(**settings)
     torch.manual_seed(seed)
     model = getattr(transformers, model_class)(config)
-    _randomize(model)
+    _randomize(model, norms_around=0.0 if "linear_num_key_heads" in settings else 1.0)
     model.to(getattr(torch, dtype)).save_pretrained(path, max_shard_size=max_shard_size)
     _write_tokenizer(tokenizer, path)
     ends = [eos_token_id, tokenizer.token_to_id("<|endoftext|>")]
@@ -150,14 +164,16 @@ def edit_json(path: Path, **changes: Any) -> None:
     _write_json(path, {key: value for key, value in content.items() if value is not None})
 
 
-def _randomize(model: Any) -> None:
-    """Norms that are not 1, biases that are not 0, weights large enough to tell tokens apart."""
+def _randomize(model: Any, norms_around: float) -> None:
+    """Norms that are not 1, or not 0 where 1 is added to them; weights that tell tokens apart."""
     import torch
 
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("norm.weight"):
-                parameter.uniform_(0.7, 1.3)
+                # The gated norm of a Gated DeltaNet is stored as it is.
+                middle = 1.0 if name.endswith("linear_attn.norm.weight") else norms_around
+                parameter.uniform_(middle - 0.3, middle + 0.3)
             else:
                 parameter.normal_(0, 0.1)
 

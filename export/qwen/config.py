@@ -171,7 +171,7 @@ def _translate(config: dict[str, Any], family: Family) -> DecoderConfig:
         num_heads=num_heads,
         num_kv_heads=int(config.get("num_key_value_heads") or num_heads),
         head_dim=family.head_dim(config),
-        intermediate_size=int(config["intermediate_size"]),
+        intermediate_size=int(config[_mlp_width(config, family)]),
         vocab_size=int(config["vocab_size"]),
         max_position_embeddings=int(config["max_position_embeddings"]),
         rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
@@ -186,12 +186,13 @@ def _translate(config: dict[str, Any], family: Family) -> DecoderConfig:
     )
 
 
+def _mlp_width(config: dict[str, Any], family: Family) -> str:
+    """The field that says how wide an MLP is; where all layers have experts, only theirs may be."""
+    is_named = "intermediate_size" in config or not family.has_experts
+    return "intermediate_size" if is_named else "moe_intermediate_size"
+
+
 def _as_hybrid(decoder: DecoderConfig, config: dict[str, Any], family: Family) -> DecoderConfig:
-    if int(config.get("num_experts") or 0):
-        raise CheckpointError(
-            f"the checkpoint is a mixture of {config['num_experts']} experts, which is not "
-            f"supported of {family.name}"
-        )
     return replace(
         decoder,
         norm_offset=1.0,
@@ -203,7 +204,7 @@ def _as_hybrid(decoder: DecoderConfig, config: dict[str, Any], family: Family) -
 
 
 def _read_experts(config: dict[str, Any], family: Family, num_layers: int) -> ExpertsConfig | None:
-    if not family.has_experts:
+    if not family.has_experts or (family.is_hybrid and config.get("num_experts") == 0):
         return None
     step, dense = int(config.get("decoder_sparse_step", 1)), config.get("mlp_only_layers") or ()
     shared = config.get("shared_expert_intermediate_size") if family.has_shared_expert else None
@@ -211,7 +212,7 @@ def _read_experts(config: dict[str, Any], family: Family, num_layers: int) -> Ex
         num_experts=int(config.get("num_experts") or config["num_local_experts"]),
         per_token=int(config["num_experts_per_tok"]),
         intermediate_size=int(config["moe_intermediate_size"]),
-        normalizes=bool(config.get("norm_topk_prob", False)),
+        normalizes=bool(config.get("norm_topk_prob", family.is_hybrid)),
         shared_intermediate_size=None if shared is None else int(shared),
         layers=frozenset(
             layer for layer in range(num_layers) if layer not in dense and (layer + 1) % step == 0

@@ -90,6 +90,8 @@ QWEN3_NEXT = Family(
     qk_norm=True,
     is_hybrid=True,
     packs_delta_net=True,
+    has_experts=True,
+    has_shared_expert=True,
 )
 
 QWEN3_5 = Family(
@@ -111,6 +113,8 @@ QWEN2_MOE = replace(
     has_shared_expert=True,
 )
 
+QWEN3_5_MOE = replace(QWEN3_5, name="qwen3.5-moe", has_experts=True, has_shared_expert=True)
+
 QWEN3_MOE = replace(QWEN3, name="qwen3-moe", has_experts=True)
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -121,6 +125,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "Qwen3NextForCausalLM": QWEN3_NEXT,
         "Qwen3_5ForCausalLM": QWEN3_5,
         "Qwen3_5ForConditionalGeneration": QWEN3_5,
+        "Qwen3_5MoeForCausalLM": QWEN3_5_MOE,
+        "Qwen3_5MoeForConditionalGeneration": QWEN3_5_MOE,
         "Qwen2MoeForCausalLM": QWEN2_MOE,
         "Qwen3MoeForCausalLM": QWEN3_MOE,
     }

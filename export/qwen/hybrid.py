@@ -6,13 +6,15 @@ which keeps a state of fixed size instead of keys and values.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from export.quantized.tensors import QuantizedTensorFiles
-from export.tensor_files import TensorFiles
+from export.tensor_files import StoredTensor, TensorFiles
 
 _LANGUAGE = "model.language_model."
+_PACKED_EXPERTS = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
 _UNUSED = {"vision": ("model.visual.", "visual."), "token prediction ahead": ("mtp.",)}
 
 
@@ -56,7 +58,8 @@ def respell(config: dict[str, Any]) -> dict[str, Any]:
 
 def rename(config: dict[str, Any], tensors: TensorFiles) -> TensorFiles:
     """The text model's tensors under the names that it has without a vision tower."""
-    if not any(name.startswith(_LANGUAGE) for name in tensors):
+    is_packed = any(name.endswith(_PACKED_EXPERTS) for name in tensors)
+    if not is_packed and not any(name.startswith(_LANGUAGE) for name in tensors):
         return tensors
 
     def plain(name: str) -> str:
@@ -64,7 +67,25 @@ def rename(config: dict[str, Any], tensors: TensorFiles) -> TensorFiles:
 
     if isinstance(tensors, QuantizedTensorFiles):
         return tensors.renamed(plain)
-    return TensorFiles({plain(name): tensors.stored(name) for name in tensors})
+    stored = {plain(name): tensors.stored(name) for name in tensors}
+    return TensorFiles(dict(_unpack_experts(stored)))
+
+
+def _unpack_experts(stored: dict[str, StoredTensor]) -> Iterator[tuple[str, StoredTensor]]:
+    """Matrices of all experts in one tensor, `gate_up_proj` [E, 2 * width, hidden], one by one."""
+    for name, tensor in stored.items():
+        if not name.endswith(_PACKED_EXPERTS) or len(tensor.shape) != 3:
+            yield name, tensor
+            continue
+        at, _, kind = name.rpartition(".")
+        num_experts, height, width = tensor.shape
+        rows = tensor.reshaped((num_experts * height, width))
+        parts = ("gate_proj", "up_proj") if kind == "gate_up_proj" else ("down_proj",)
+        size = height // len(parts)
+        for expert in range(num_experts):
+            for i, part in enumerate(parts):
+                start = expert * height + i * size
+                yield f"{at}.{expert}.{part}.weight", rows.rows(start, start + size)
 
 
 def unused_weights(tensors: TensorFiles) -> str | None:

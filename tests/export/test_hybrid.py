@@ -18,7 +18,12 @@ from export.errors import CheckpointError, ExportError
 from export.graph import CONTRIB, GraphBuilder
 from export.weights import WeightsFile
 from tests.checkpoints import edit_json, make_checkpoint
-from tests.export.quantized_checkpoints import write_fp8, write_gptq
+from tests.export.quantized_checkpoints import (
+    read_tensors,
+    write_fp8,
+    write_gptq,
+    write_tensors,
+)
 from tests.export.slots import SlotDecoder
 from tests.export.test_parity import TOLERANCE, assert_parity, random_ids, reference_logits
 
@@ -47,6 +52,37 @@ def test_prefill_and_32_decode_steps_equal_transformers(compiled, checkpoint, fa
 )
 def test_every_setting_of_a_family_is_followed(compiled, checkpoint, family, overrides):
     assert_parity(compiled, checkpoint(family, **overrides))
+
+
+@pytest.mark.parametrize(
+    ("family", "overrides"),
+    [
+        ("qwen3.5-moe", {}),
+        ("qwen3-next-moe", {}),
+        ("qwen3-next-moe", {"norm_topk_prob": False}),
+        ("qwen3-next-moe", {"mlp_only_layers": [1]}),
+    ],
+)
+def test_mixtures_of_experts_equal_transformers(compiled, checkpoint, family, overrides):
+    assert_parity(compiled, checkpoint(family, **overrides))
+
+
+def test_experts_that_stand_in_one_tensor_are_told_apart(compiled, checkpoint, own_checkpoint):
+    folder = own_checkpoint("qwen3.5-moe")
+    tensors = read_tensors(folder)
+    for layer in range(4):
+        at = f"model.layers.{layer}.mlp.experts"
+        gate, up, down = (
+            np.stack([tensors.pop(f"{at}.{i}.{kind}_proj.weight") for i in range(8)])
+            for kind in ("gate", "up", "down")
+        )
+        tensors[f"{at}.gate_up_proj"] = np.concatenate([gate, up], axis=1)  # [E, 2 * width, hidden]
+        tensors[f"{at}.down_proj"] = down
+    write_tensors(folder, tensors)
+    token_ids = random_ids(24)
+    found = compiled(folder).decoder.prefill(0, token_ids)
+    expected = compiled(checkpoint("qwen3.5-moe")).decoder.prefill(0, token_ids)
+    assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
@@ -153,7 +189,6 @@ def test_states_of_fixed_size_say_that_they_cannot_be_truncated(compiled, checkp
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"num_experts": 8}, "a mixture of 8 experts, which is not supported of qwen3.5"),
         ({"layer_types": ["mamba"] * 4}, "layer_types has 4 layers of the kinds"),
         ({"layer_types": ["full_attention"]}, "layer_types has 1 layers"),
         ({"linear_num_value_heads": 3}, "3 value heads are no multiple of 2 key heads"),
