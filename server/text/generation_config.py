@@ -22,6 +22,7 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True):
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
+    max_window_size: int | None = None  # tokens of a prompt; older turns are left out
 
     def default(self, name: str) -> float | None:
         """What to use for a sampling field that a request leaves out, None for the field's own."""
@@ -48,6 +49,8 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True):
         return config
 
     def _check(self) -> None:
+        if self.max_window_size is not None and self.max_window_size < 1:
+            raise ValueError(f"max_window_size is {self.max_window_size}, but has to be 1 or more")
         SamplingParams(
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,

@@ -17,6 +17,7 @@ from server.text.escape import SpecialTokenEscape, unused_mark
 from server.text.generation_config import GenerationConfig
 from server.text.messages import template_messages
 from server.text.tokenizer import Tokenizer, read_tokenizer_config
+from server.text.window import fit_window
 
 
 class TextProcessor:
@@ -81,14 +82,21 @@ class TextProcessor:
         # Arguments of tool calls are parsed first: their JSON can spell a token with escapes.
         messages = template_messages(messages, knows_developer=self.template.knows_developer)
         mark = unused_mark(messages, tools, given)
-        text = self.template.render(
-            self._escape.escape(messages, mark),
-            tools=self._escape.escape(tools, mark),
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            variables=self._escape.escape(given, mark),
-        )
-        return self.tokenizer.encode(text, mark)
+        template = self.template
+
+        def encode(messages: list[dict[str, Any]]) -> list[int]:
+            text = template.render(
+                messages,
+                tools=self._escape.escape(tools, mark),
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                variables=self._escape.escape(given, mark),
+            )
+            return self.tokenizer.encode(text, mark)
+
+        escaped = self._escape.escape(messages, mark)
+        window = self.generation_config.max_window_size
+        return encode(escaped) if window is None else fit_window(escaped, window, encode)
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """The ids of a bare prompt, in which special tokens count."""

@@ -48,7 +48,7 @@ GENERATION_CONFIG = {
     "chat_format": "chatml",
     "eos_token_id": END_OF_TEXT,
     "pad_token_id": END_OF_TEXT,
-    "max_window_size": 96,
+    "max_window_size": 6144,
     "do_sample": True,
     "top_k": 0,
     "top_p": 0.8,

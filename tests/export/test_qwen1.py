@@ -201,6 +201,33 @@ def test_chat_models_speak_chatml_and_end_with_their_turn(compiled, checkpoint):
     )
 
 
+def test_turns_that_the_window_does_not_hold_are_left_out_from_the_oldest_on(compiled, own):
+    edit_json(own / "generation_config.json", max_window_size=96)
+    processor = TextProcessor.load(compiled(own).folder)
+    system = {"role": "system", "content": "Be brief."}
+    turns = [
+        [{"role": "user", "content": f"What is {i}?"}, {"role": "assistant", "content": f"{i}."}]
+        for i in range(40)
+    ]
+    question = {"role": "user", "content": "And now?"}
+    ids = processor.encode_chat([system, *(m for turn in turns for m in turn), question])
+    text = processor.decode(ids)
+    assert text.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is ")
+    assert text.endswith(
+        "39.<|im_end|>\n<|im_start|>user\nAnd now?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    num_kept = text.count("What is")
+    longer = [system, *(m for turn in turns[-num_kept - 1 :] for m in turn), question]
+    assert 0 < num_kept < 40
+    assert len(ids) <= 96
+    edit_json(own / "generation_config.json", max_window_size=10_000)
+    roomy = TextProcessor.load(compiled(own).folder)
+    assert len(roomy.encode_chat(longer)) > 96
+    # A single turn stays whole.
+    long_question = {"role": "user", "content": "why " * 200}
+    assert len(processor.encode_chat([long_question])) > 200
+
+
 def test_base_models_have_no_template_and_end_with_the_text(compiled, own):
     edit_json(
         own / "generation_config.json", chat_format="raw", stop_words_ids=[[END_OF_TEXT], [9]]
