@@ -35,7 +35,7 @@ OPTIONS_demo-diffusion := --num-inference-steps 20 --guidance-scale 3 \
 # Of `make bench`: any option of `python -m benchmarks peers`, such as BENCH='--rounds 1'.
 BENCH  ?= --rounds 3
 
-.PHONY: serve demo test bench test-gpu bench-gpu check format clean
+.PHONY: serve demo test test-clients bench test-gpu bench-gpu check format clean
 
 serve: $(ENGINES)
 	@exec $(SERVE_VENV)/bin/python -m server --engine-dir $(BUILT) --device $(DEVICE) --host $(HOST) \
@@ -56,6 +56,10 @@ $(TEST_VENV)/installed: pyproject.toml
 
 test: $(TEST_VENV)/installed
 	$(TEST_VENV)/bin/python -m pytest $(ARGS)
+
+# Frameworks that speak the OpenAI API, in environments of their own.
+test-clients: $(TEST_VENV)/installed
+	$(TEST_VENV)/bin/python -m pytest -m clients tests/clients $(ARGS)
 
 $(BENCH_VENV)/installed: pyproject.toml
 	@PYTHON='$(PYTHON)' scripts/make-venv $(BENCH_VENV) 'cpu,export,bench'

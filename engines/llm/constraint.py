@@ -14,7 +14,10 @@ TokenMask = NDArray[np.uint32]  # bit i % 32 of word i // 32 says whether token 
 
 
 class TokenConstraint(Protocol):
-    """The state of one sequence in its grammar; one thread at a time calls it.
+    """The state of one sequence in its grammar.
+
+    The engine's thread calls it; `mask` alone may be asked ahead by another one, which may be at it
+    while `forced_tokens` is asked, and is done before the next `accept`.
 
     It never raises, and always allows a token: one that cannot go on allows the end of the answer.
     """

@@ -77,6 +77,7 @@ class GrammarState:
     """One answer's place in its grammar; implements `TokenConstraint`."""
 
     def __init__(self, matcher: LLMatcher, num_words: int) -> None:
+        self._lock = threading.Lock()  # a matcher refuses a second thread
         self._matcher = matcher
         self._mask: TokenMask = np.empty((1, num_words), np.uint32)
 
@@ -84,15 +85,18 @@ class GrammarState:
         from llguidance.numpy import fill_next_token_bitmask
 
         # Where the grammar has ended, or gave up, only the end of the answer is allowed.
-        fill_next_token_bitmask(self._matcher, self._mask.view(np.int32))
+        with self._lock:
+            fill_next_token_bitmask(self._matcher, self._mask.view(np.int32))
         mask: TokenMask = self._mask[0]
         return mask
 
     def accept(self, token_id: int) -> None:
-        self._matcher.consume_token(token_id)
+        with self._lock:
+            self._matcher.consume_token(token_id)
 
     def forced_tokens(self) -> list[int]:
-        tokens: list[int] = self._matcher.compute_ff_tokens()
+        with self._lock:
+            tokens: list[int] = self._matcher.compute_ff_tokens()
         return tokens
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,17 @@ def test_a_grammar_that_nothing_fits_is_refused(compiler, schema):
 def test_a_schema_nested_too_deep_to_be_written_is_refused():
     with pytest.raises(InvalidRequest, match="nested too deep"):
         GrammarSpec.json_schema(nested(800), "response_format")
+
+
+def test_a_mask_may_be_asked_ahead_while_forced_tokens_are_asked(compiler):
+    words = GrammarSpec("regex", "[a-z ]{200}", "guided_regex")
+    state = compiler.new_state(words)
+    with ThreadPoolExecutor(2) as executor:
+        for _ in range(100):
+            asked = [executor.submit(state.mask), executor.submit(state.forced_tokens)]
+            allowed = allowed_token_ids(asked[0].result(), VOCAB_SIZE)
+            assert asked[1].result() == []
+            state.accept(int(allowed[0]))
 
 
 def test_white_space_between_values_has_an_end(compiler):
