@@ -119,7 +119,23 @@ def _parity(config: GpuConfig, work: Path, report: GpuReport) -> None:
 
 
 def _images(config: GpuConfig, work: Path, report: GpuReport) -> None:
-    report.skipped.append("pictures: image engines have no part of this benchmark yet")
+    from benchmarks.gpu.images import (
+        Nearness,
+        Speed,
+        measure_nearness,
+        measure_speed,
+        render_images,
+    )
+
+    near: list[Nearness] = []
+    speeds: list[Speed] = []
+    for target in config.targets:
+        with _named(f"demo-diffusion on {target}", report):
+            near += [measure_nearness(work, target, one) for one in ("fp32", "fp16")]
+        with _named(f"Stable Diffusion XL on {target}", report):
+            speeds.append(measure_speed(work, target, "fp16", config.repetitions))
+    if near or speeds:
+        report.more.append(render_images(near, speeds))
 
 
 @contextmanager
