@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -40,6 +41,14 @@ def write_comparison(
         targets.update.write_text(
             insert_between(document, report, begin_mark, end_mark), encoding="utf-8"
         )
+
+
+def shown_pictures(folder: Path, captions: Mapping[str, str], document: Path | None) -> list[str]:
+    """Lines of Markdown that show pictures, by their way from the document."""
+    start = (document or folder / "report.md").absolute().parent
+    way = Path(os.path.relpath(folder.absolute(), start)).as_posix()
+    prefix = "" if way == "." else f"{way}/"
+    return [f"![{caption}]({prefix}{name})" for name, caption in captions.items()]
 
 
 def facts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -12,7 +13,7 @@ import msgspec
 from cyclopts import Group, Parameter
 from rich.console import Console
 
-from benchmarks.comparison import facts
+from benchmarks.comparison import facts, shown_pictures
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.machine import MIB, OthersMeter, describe_machine, resident_bytes
 from benchmarks.markdown import hide_paths, insert_between, own_command, table
@@ -171,7 +172,7 @@ def measure_context(folder: EngineFolder, context: int, config: GrowthConfig) ->
     return cells
 
 
-def markdown(report: GrowthReport) -> str:
+def markdown(report: GrowthReport, pictures: Sequence[str] = ()) -> str:
     """A table for each engine: a row a context, a column a number of streams."""
     if not report.cells:
         return "Nothing was measured.\n"
@@ -191,6 +192,7 @@ def markdown(report: GrowthReport) -> str:
             f"{engine}: ms of a decode step of so many streams (tokens/s)",
             table([head, *rows]),
         ]
+    parts += pictures
     shares = [cell.others_share for cell in report.cells if cell.others_share is not None]
     parts += [
         facts(report.date, report.machine, [f"Enginery {__version__}"], shares, report.left_out),
@@ -217,13 +219,17 @@ def _write(config: GrowthConfig, cells: list[Cell], left_out: list[str]) -> Grow
     )
     if config.json is not None:
         config.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-    if config.update is not None:
-        document = config.update.read_text(encoding="utf-8")
-        text = insert_between(document, markdown(report), BEGIN_MARK, END_MARK)
-        config.update.write_text(text, encoding="utf-8")
+    pictures: list[str] = []
     if config.plots is not None and cells:
         from benchmarks.plots.growth import growth_picture  # only now: it loads matplotlib
 
+        picture = growth_picture(report)
         config.plots.mkdir(parents=True, exist_ok=True)
-        (config.plots / "growth.png").write_bytes(growth_picture(report).png)
+        (config.plots / "growth.png").write_bytes(picture.png)
+        captions = {"growth.png": picture.caption}
+        pictures = shown_pictures(config.plots, captions, config.update)
+    if config.update is not None:
+        document = config.update.read_text(encoding="utf-8")
+        text = insert_between(document, markdown(report, pictures), BEGIN_MARK, END_MARK)
+        config.update.write_text(text, encoding="utf-8")
     return report

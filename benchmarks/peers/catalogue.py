@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -171,11 +172,11 @@ def all_peers(work_dir: Path, torch: str) -> dict[PeerName, Peer]:
 
     Args:
         work_dir: Where the peers are set up.
-        torch: The requirement that stands for torch in their environments.
+        torch: Arguments of pip that stand for torch in their environments.
     """
 
     def environment(name: str, *requirements: str) -> PythonEnvironment:
-        return PythonEnvironment(work_dir / name, (torch, *requirements))
+        return PythonEnvironment(work_dir / name, (*shlex.split(torch), *requirements))
 
     return {
         "enginery": Enginery(),

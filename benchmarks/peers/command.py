@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks.checkpoints.catalogue import SHAPES
 from benchmarks.checkpoints.writer import make_chat_checkpoint
-from benchmarks.comparison import write_comparison
+from benchmarks.comparison import shown_pictures, write_comparison
 from benchmarks.errors import PeerFailed
 from benchmarks.machine import OthersMeter, describe_machine
 from benchmarks.markdown import hide_paths, own_command
@@ -164,11 +164,14 @@ def run_peers(config: PeersConfig) -> int:
     runners = run.runners()
     is_whole = run.measure_all(runners)
     comparison = _collect(run, runners)
-    write_comparison(config, comparison, markdown(comparison), BEGIN_MARK, END_MARK)
+    pictures: list[str] = []
     if config.plots is not None:
         from benchmarks.plots.peers import write_peer_plots  # only now: it loads matplotlib
 
-        write_peer_plots(comparison, config.plots)
+        captions = write_peer_plots(comparison, config.plots)
+        pictures = shown_pictures(config.plots, captions, config.update)
+    report = markdown(comparison, pictures)
+    write_comparison(config, comparison, report, BEGIN_MARK, END_MARK)
     if not is_whole:
         run.console.print("some measurements are left: run the same command again")
         return UNFINISHED

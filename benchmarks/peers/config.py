@@ -33,7 +33,7 @@ class PeersSetupConfig:
     ] = PEER_NAMES
     work_dir: Annotated[Path, Parameter(help="where they are set up", group=_WHERE)] = _WORK_DIR
     torch: Annotated[
-        str, Parameter(help="requirement that stands for torch, which most need", group=_WHERE)
+        str, Parameter(help="what pip installs as torch, which most need", group=_WHERE)
     ] = _TORCH
 
 

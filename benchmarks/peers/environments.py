@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -108,7 +109,7 @@ class LlamaCppBuild:
 
 def llamacpp_setup(work_dir: Path, torch: str) -> LlamaCppBuild:
     """llama.cpp below `work_dir`."""
-    packages = (torch, "transformers", "sentencepiece", "protobuf")
+    packages = (*shlex.split(torch), "transformers", "sentencepiece", "protobuf")
     converter = PythonEnvironment(work_dir / "llamacpp-converter", packages)
     return LlamaCppBuild(work_dir / "llamacpp", converter)
 

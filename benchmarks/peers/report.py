@@ -152,8 +152,8 @@ def goals(workload: Workload) -> list[Goal]:
     ]
 
 
-def markdown(comparison: Comparison) -> str:
-    """The whole report."""
+def markdown(comparison: Comparison, pictures: Sequence[str] = ()) -> str:
+    """The whole report, with lines that show pictures below the tables."""
     measured = [c for c in comparison.contestants if c.engine or c.http or c.clients]
     if not measured:
         return "Nothing was measured.\n"
@@ -174,6 +174,7 @@ def markdown(comparison: Comparison) -> str:
     if wanted:
         head = ["default engine (int8) against", "goal", OURS, "peer", "times better"]
         parts += ["Goals, and how far they are reached:", table([head, *wanted])]
+    parts += pictures
     sentences = comparison.left_out + comparison.failures
     versions = [contestant.version for contestant in measured]
     ran = [command for c in measured for command in c.commands.values()]

@@ -16,11 +16,18 @@ _LEAST_SHARE = 1e-3  # of gaps that is shown
 _ROW_INCHES = 0.32
 
 
-def write_peer_plots(comparison: Comparison, folder: Path) -> None:
-    """Write `peers-engine.png`, `peers-http.png`, `peers-clients.png` and `peers-gaps.png`."""
+def write_peer_plots(comparison: Comparison, folder: Path) -> dict[str, str]:
+    """Write `peers-engine.png`, `peers-http.png`, `peers-clients.png` and `peers-gaps.png`.
+
+    Returns:
+        File name -> caption, of those whose stage was measured.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    captions: dict[str, str] = {}
     for name, picture in peer_figures(comparison).items():
         (folder / f"{name}.png").write_bytes(picture.png)
+        captions[f"{name}.png"] = picture.caption
+    return captions
 
 
 def peer_figures(comparison: Comparison) -> dict[str, Picture]:

@@ -30,6 +30,7 @@ def test_a_row_a_context_and_a_column_a_number_of_streams(tiny_engine_dir, tmp_p
     assert all(cell["step_ms"] > 0 and cell["prefill"] > 0 for cell in cells)
     text = document.read_text()
     assert "| context | prefill, tokens/s | 1 x | 3 x | memory, MiB |" in text
+    assert "](plots/growth.png)" in text
     assert str(tmp_path) not in text
     assert (plots / "growth.png").read_bytes().startswith(b"\x89PNG")
 

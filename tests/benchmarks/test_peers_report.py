@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.comparison import shown_pictures
 from benchmarks.machine import MIB
 from benchmarks.markdown import insert_between
 from benchmarks.peers.config import PeersConfig
@@ -114,7 +115,10 @@ def test_bars_and_gaps_are_drawn_for_what_was_measured(tmp_path):
 
     ours = contestant("Enginery", "Enginery int8", 30, 20, http=[clients(90, 1000, 300)])
     theirs = contestant("Peer", "Peer Q8", 10, http=[clients(40, 4000, 4500)])
-    write_peer_plots(comparison(ours, theirs), tmp_path)
+    captions = write_peer_plots(comparison(ours, theirs), tmp_path)
+    lines = shown_pictures(tmp_path, captions, tmp_path.parent / "doc.md")
+    assert lines[0].endswith(f"]({tmp_path.name}/peers-engine.png)")
+    assert lines[0] in markdown(comparison(ours, theirs), lines)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"peers-engine.png", "peers-http.png", "peers-gaps.png"}
 
