@@ -53,17 +53,18 @@ class Enginery:
     """This project."""
 
     name: str = "Enginery"
-    precisions: tuple[Precision, ...] = ("int8", "int4")
+    precisions: tuple[Precision, ...] = ("int8", "latency", "int4")
     setup: Setup | None = None
 
     def label(self, precision: Precision) -> str:
         return f"Enginery {precision}"
 
     def build(self, checkpoint: Path, target: Path, precision: Precision) -> list[Command]:
+        option = "--optimize" if precision == "latency" else "--precision"
         return [
             [
                 *(sys.executable, "-m", "export", "--checkpoint-path", str(checkpoint)),
-                *("--precision", precision, "--output", str(target)),
+                *(option, precision, "--output", str(target)),
                 *("--name", f"peers-{precision}", "--no-verify", "--quiet"),
             ]
         ]

@@ -53,8 +53,13 @@ class PeersConfig:
     ] = PEER_NAMES
     precisions: Annotated[
         tuple[Precision, ...],
-        Parameter(help="weights of each peer", consume_multiple=True, negative="", group=_WHAT),
-    ] = ("int8", "int4", "bf16", "fp32")
+        Parameter(
+            help="weights of each peer; latency is ours",
+            consume_multiple=True,
+            negative="",
+            group=_WHAT,
+        ),
+    ] = ("int8", "latency", "int4", "bf16", "fp32")
     stages: Annotated[
         tuple[Stage, ...],
         Parameter(

@@ -9,7 +9,7 @@ import msgspec
 
 from benchmarks.peers.adapters.adapter import ANSWER_PREFIX
 
-Precision = Literal["int8", "int4", "bf16", "fp32"]
+Precision = Literal["int8", "latency", "int4", "bf16", "fp32"]  # latency: ours, of both
 Stage = Literal["engine", "http", "clients"]
 AnswerT = TypeVar("AnswerT", bound=msgspec.Struct)
 
