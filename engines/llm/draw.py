@@ -46,31 +46,36 @@ def _kept(weights: FloatArray, sampling: SamplingParams) -> IntArray | None:
         return np.flatnonzero(weights >= sampling.min_p) if sampling.min_p else None
     if sampling.top_k:
         order = likeliest(weights, sampling.top_k)
-        total = float(weights[order].sum(dtype=np.float64))
+        if sampling.top_p < 1:
+            total = float(weights[order].sum(dtype=np.float64))
+            order = _until(weights, order, sampling.top_p * total)
     else:
-        total = float(_block_sums(weights).sum())
-        order = _nucleus_candidates(weights, sampling.top_p * total)
-    if sampling.top_p < 1:
-        cumulative = np.cumsum(weights[order], dtype=np.float64)
-        num_kept = int(np.searchsorted(cumulative, sampling.top_p * total)) + 1
-        order = order[:num_kept]
+        order = _nucleus(weights, sampling.top_p * float(_block_sums(weights).sum()))
     if sampling.min_p:
         order = order[weights[order] >= sampling.min_p]
     return order
 
 
-def _nucleus_candidates(weights: FloatArray, mass: float) -> IntArray:
-    """Enough of the likeliest tokens to hold `mass`, in an order that can be cut where it does."""
+def _nucleus(weights: FloatArray, mass: float) -> IntArray:
+    """The fewest of the likeliest tokens that hold `mass`."""
     order = likeliest(weights, _FIRST_CUT)
     if weights[order].sum(dtype=np.float64) >= mass:
-        return order
+        return _until(weights, order, mass)
     # A flat row. Positive floats are ordered as their bits are, so their upper half is a bin; only
     # the bin in which the mass is reached has to be sorted.
     bins = weights.view(np.int32) >> 16
     above = np.cumsum(np.bincount(bins, weights)[::-1])
-    last = max(len(above) - 1 - int(np.searchsorted(above, mass)), 0)
+    position = min(int(np.searchsorted(above, mass)), len(above) - 1)
+    last = len(above) - 1 - position
     whole, cut = np.flatnonzero(bins > last), np.flatnonzero(bins == last)
-    return np.concatenate([whole, cut[np.lexsort((cut, -weights[cut]))]])
+    left = mass - (float(above[position - 1]) if position else 0.0)
+    return np.concatenate([whole, _until(weights, cut[np.lexsort((cut, -weights[cut]))], left)])
+
+
+def _until(weights: FloatArray, order: IntArray, mass: float) -> IntArray:
+    """The head of `order` up to and with the token that brings the sum to `mass`."""
+    cumulative = np.cumsum(weights[order], dtype=np.float64)
+    return order[: int(np.searchsorted(cumulative, mass)) + 1]
 
 
 def _locate(weights: FloatArray, position: float) -> int:
