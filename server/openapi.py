@@ -113,7 +113,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
     if operation.response is not None:
         content = _content(operation.response)
     if events := _events(operation):
-        content[_EVENTS] = {"schema": _event_schema(events)}
+        content[_EVENTS] = {"schema": _event_schema(events, has_done=operation.has_done)}
     responses = {
         "200": {"description": "Success", "headers": _headers(operation, 200), "content": content}
     }
@@ -140,14 +140,16 @@ def _headers(operation: Operation, status: int) -> dict[str, Any]:
     }
 
 
-def _event_schema(events: Sequence[type[msgspec.Struct]]) -> dict[str, Any]:
+def _event_schema(events: Sequence[type[msgspec.Struct]], *, has_done: bool) -> dict[str, Any]:
     """What one server-sent event is: a name, for some kinds of streams, and JSON in `data`."""
     schemas = [_reference(event) for event in events]
-    data = {
+    data: dict[str, Any] = {
         "type": "string",
         "contentMediaType": JSON,
         "contentSchema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas},
     }
+    if has_done:
+        data = {"anyOf": [{"const": "[DONE]"}, data]}
     properties = {"event": {"type": "string"}, "data": data}
     return {"type": "object", "properties": properties, "required": ["data"]}
 

@@ -48,9 +48,9 @@ class Operation:
     """One method of one route.
 
     `query` has the parameters behind the path. `event` is the JSON of each server-sent event where
-    a request can ask for a stream. With `files` the request is a form of the request's fields and
-    these, of which the first is required. `failures` are the statuses that this operation has
-    beside those of all.
+    a request can ask for a stream; `has_done` says that a last one is `[DONE]` instead. With
+    `files` the request is a form of the request's fields and these, of which the first is required.
+    `failures` are the statuses that this operation has beside those of all.
     """
 
     method: Literal["get", "head", "post", "delete"]
@@ -61,6 +61,7 @@ class Operation:
     files: tuple[str, ...] = ()
     response: type[msgspec.Struct] | None = None
     event: type[msgspec.Struct] | UnionType | None = None
+    has_done: bool = False
     media_types: tuple[str, ...] = (JSON,)
     failures: tuple[int, ...] = ()
     error: type[msgspec.Struct] = ErrorResponse
@@ -78,6 +79,7 @@ OPERATIONS = (
         request=ChatCompletionRequest,
         response=ChatCompletion,
         event=ChatCompletionChunk,
+        has_done=True,
         failures=_GENERATION_FAILURES,
     ),
     Operation(
@@ -87,6 +89,7 @@ OPERATIONS = (
         request=CompletionRequest,
         response=Completion,
         event=Completion,
+        has_done=True,
         failures=_GENERATION_FAILURES,
     ),
     Operation(
