@@ -1,7 +1,7 @@
-"""The layouts of quantized matrices, each read into `IntegerBlocks` or, for FP8, into float32.
+"""The layouts of matrices of integers, each read into `IntegerBlocks`.
 
 Facts: GPTQ as AutoGPTQ and GPTQModel write it, AWQ as AutoAWQ's `gemm` kernels read it, and
-compressed-tensors; FP8 as DeepSeek's and Qwen's checkpoints store it.
+compressed-tensors.
 """
 
 from __future__ import annotations
@@ -75,59 +75,6 @@ class IntegerMatrix:
         self.__dict__.pop("_blocks", None)
 
 
-@dataclass(frozen=True)
-class Fp8Matrix:
-    """E4M3 numbers with a scale for each block of rows and columns."""
-
-    weight: StoredTensor
-    scale: StoredTensor
-    block: tuple[int, int]
-    bits: int = 8
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        num_rows, num_columns = self.weight.shape
-        return num_rows, num_columns
-
-    @property
-    def tensors(self) -> tuple[StoredTensor, ...]:
-        return (self.weight, self.scale)
-
-    def integers(self) -> None:
-        return None
-
-    def rows(self, start: int, stop: int) -> FloatArray:
-        num_columns = self.shape[1]
-        octets = self.weight.rows(start, stop).raw()
-        height, width = self.block
-        scale = self._scales[np.arange(start, stop) // height]  # [stop - start, blocks]
-        weight: FloatArray = E4M3[octets] * scale[:, np.arange(num_columns) // width]
-        return weight
-
-    @cached_property
-    def _scales(self) -> FloatArray:
-        num_rows, num_columns = self.shape
-        blocks = (-(-num_rows // self.block[0]), -(-num_columns // self.block[1]))
-        return read_floats(self.scale).reshape(blocks)
-
-    def forget(self) -> None:
-        """Nothing large is held."""
-
-
-def _e4m3_table() -> FloatArray:
-    """The 256 numbers of E4M3: sign, four bits of exponent, three of mantissa; 0x7f is NaN."""
-    code = np.arange(256)
-    sign = np.where(code & 0x80, -1.0, 1.0)
-    exponent, mantissa = code >> 3 & 0xF, code & 0x7
-    normal = (1 + mantissa / 8) * 2.0 ** (exponent - 7)
-    value = sign * np.where(exponent == 0, mantissa / 8 * 2.0**-6, normal)
-    value[(code & 0x7F) == 0x7F] = np.nan
-    return value.astype(np.float32)
-
-
-E4M3 = _e4m3_table()
-
-
 def read_gptq(module: str, tensors: Tensors, bits: int, zero_offset: int) -> IntegerMatrix:
     """`qweight` [K / n, N], `qzeros` [groups, N / n], `scales` [groups, N] and `g_idx` [K].
 
@@ -138,11 +85,11 @@ def read_gptq(module: str, tensors: Tensors, bits: int, zero_offset: int) -> Int
         zero_offset: Added to what is stored as a zero point: 1 in the first version of the format.
     """
     names = ("qweight", "qzeros", "scales")
-    words, zeros, scales = (_part(tensors, module, name) for name in names)
+    words, zeros, scales = (part(tensors, module, name) for name in names)
     order = tensors.get(f"{module}.g_idx")
     num_columns, num_rows = words.shape[0] * 32 // bits, words.shape[1]
     num_groups = scales.shape[0]
-    _check_parts(
+    check_parts(
         module,
         (scales, (num_groups, num_rows)),
         (zeros, (num_groups, num_rows * bits // 32)),
@@ -168,10 +115,10 @@ def read_gptq(module: str, tensors: Tensors, bits: int, zero_offset: int) -> Int
 def read_awq(module: str, tensors: Tensors) -> IntegerMatrix:
     """`qweight` [K, N / 8] and `qzeros` [groups, N / 8] of words, `scales` [groups, N]."""
     names = ("qweight", "qzeros", "scales")
-    words, zeros, scales = (_part(tensors, module, name) for name in names)
+    words, zeros, scales = (part(tensors, module, name) for name in names)
     num_columns, num_rows = words.shape[0], words.shape[1] * 8
     num_groups = scales.shape[0]
-    _check_parts(module, (scales, (num_groups, num_rows)), (zeros, (num_groups, num_rows // 8)))
+    check_parts(module, (scales, (num_groups, num_rows)), (zeros, (num_groups, num_rows // 8)))
 
     def load() -> IntegerBlocks:
         return IntegerBlocks(
@@ -190,12 +137,12 @@ def read_packed(module: str, tensors: Tensors) -> IntegerMatrix:
 
     Numbers are stored with half their range added; zero points [groups, N] are packed along N.
     """
-    words, scales = (_part(tensors, module, name) for name in ("weight_packed", "weight_scale"))
+    words, scales = (part(tensors, module, name) for name in ("weight_packed", "weight_scale"))
     zeros, order = (
         tensors.get(f"{module}.{name}") for name in ("weight_zero_point", "weight_g_idx")
     )
     num_rows = words.shape[0]
-    num_columns = int(_part(tensors, module, "weight_shape").raw()[1])
+    num_columns = int(part(tensors, module, "weight_shape").raw()[1])
     bits = next((n for n in (4, 8) if -(-num_columns * n // 32) == words.shape[1]), None)
     if bits is None:
         raise CheckpointError(
@@ -203,7 +150,7 @@ def read_packed(module: str, tensors: Tensors) -> IntegerMatrix:
             "only 4 and 8 bits are read: use the checkpoint that was not quantized"
         )
     num_groups = scales.shape[1] if len(scales.shape) == 2 else 1
-    _check_parts(
+    check_parts(
         module,
         *([] if scales.shape == (num_rows,) else [(scales, (num_rows, num_groups))]),
         *([] if zeros is None else [(zeros, (-(-num_rows * bits // 32), num_groups))]),
@@ -227,12 +174,12 @@ def read_packed(module: str, tensors: Tensors) -> IntegerMatrix:
 
 def read_int8(module: str, tensors: Tensors) -> IntegerMatrix:
     """compressed-tensors' int-quantized: `weight` int8 [N, K] and `weight_scale` of any grain."""
-    weight, scales = (_part(tensors, module, name) for name in ("weight", "weight_scale"))
+    weight, scales = (part(tensors, module, name) for name in ("weight", "weight_scale"))
     zeros = tensors.get(f"{module}.weight_zero_point")
     num_rows, num_columns = weight.shape
     num_groups = scales.shape[1] if len(scales.shape) == 2 else 1
     if scales.shape not in ((), (1,), (1, 1), (num_rows,), (num_rows, num_groups)):
-        _check_parts(module, (scales, (num_rows, num_groups)))
+        check_parts(module, (scales, (num_rows, num_groups)))
 
     def load() -> IntegerBlocks:
         def spread(array: NDArray[Any]) -> NDArray[Any]:
@@ -254,29 +201,6 @@ def read_int8(module: str, tensors: Tensors) -> IntegerMatrix:
     return IntegerMatrix((num_rows, num_columns), 8, tuple(parts), load)
 
 
-def read_fp8(module: str, tensors: Tensors, block: tuple[int, int] | None) -> Fp8Matrix:
-    """`weight` E4M3 [N, K], multiplied by `weight_scale_inv` or `weight_scale`.
-
-    Args:
-        module: The matrix's name without `.weight`.
-        tensors: All tensors of the checkpoint.
-        block: Rows and columns that share a scale, where the config says so.
-    """
-    weight = _part(tensors, module, "weight")
-    names = ("weight_scale_inv", "weight_scale")
-    scale = next((tensors[f"{module}.{n}"] for n in names if f"{module}.{n}" in tensors), None)
-    if scale is None:
-        raise CheckpointError(f"the checkpoint has no tensor '{module}.weight_scale_inv'")
-    num_rows, num_columns = weight.shape
-    if scale.shape in ((), (1,), (1, 1)):
-        return Fp8Matrix(weight, scale, (num_rows, num_columns))
-    if scale.shape in ((num_rows,), (num_rows, 1)) and block is None:
-        return Fp8Matrix(weight, scale, (1, num_columns))
-    height, width = block or (128, 128)
-    _check_parts(module, (scale, (-(-num_rows // height), -(-num_columns // width))))
-    return Fp8Matrix(weight, scale, (height, width))
-
-
 def read_floats(tensor: StoredTensor) -> FloatArray:
     """A whole tensor of floating point in its own shape.
 
@@ -289,14 +213,24 @@ def read_floats(tensor: StoredTensor) -> FloatArray:
     return values
 
 
-def _part(tensors: Tensors, module: str, name: str) -> StoredTensor:
+def part(tensors: Tensors, module: str, name: str) -> StoredTensor:
+    """One tensor of a matrix.
+
+    Raises:
+        CheckpointError: There is none.
+    """
     found = tensors.get(f"{module}.{name}")
     if found is None:
         raise CheckpointError(f"the checkpoint has no tensor '{module}.{name}'")
     return found
 
 
-def _check_parts(module: str, *parts: tuple[StoredTensor, tuple[int, ...]]) -> None:
+def check_parts(module: str, *parts: tuple[StoredTensor, tuple[int, ...]]) -> None:
+    """Check the shapes of the tensors of a matrix against each other.
+
+    Raises:
+        CheckpointError: One does not fit.
+    """
     for tensor, shape in parts:
         if tensor.shape != shape:
             raise CheckpointError(

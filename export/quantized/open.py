@@ -7,11 +7,11 @@ from types import MappingProxyType
 from typing import Any
 
 from export.errors import CheckpointError
+from export.quantized.fp8 import read_fp8
 from export.quantized.layouts import (
     QuantizedMatrix,
     Tensors,
     read_awq,
-    read_fp8,
     read_gptq,
     read_int8,
     read_packed,
