@@ -100,6 +100,9 @@ class LlamaCppBuild:
         configure = [
             *("cmake", "-S", str(self.source), "-B", build, "-DCMAKE_BUILD_TYPE=Release"),
             *("-DBUILD_SHARED_LIBS=OFF", "-DGGML_NATIVE=ON", "-DLLAMA_OPENSSL=OFF"),
+            # Its AMX code ended with SIGILL (at `tilezero`) on a virtual machine with AMX; all
+            # other extensions of this processor are used.
+            *("-DCMAKE_C_FLAGS=-U__AMX_INT8__", "-DCMAKE_CXX_FLAGS=-U__AMX_INT8__"),
             *(f"-DLLAMA_BUILD_{part}=OFF" for part in off),
             *("-DLLAMA_BUILD_TOOLS=ON", "-DLLAMA_BUILD_SERVER=ON", "-DLLAMA_USE_PREBUILT_UI=OFF"),
         ]
