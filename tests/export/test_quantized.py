@@ -184,6 +184,24 @@ def test_without_a_precision_an_export_keeps_what_the_checkpoint_has(
     assert default_precision(open_checkpoint(folder, "tiny")) == (precision, overrides)
 
 
+def test_experts_are_expanded_and_the_rest_is_kept(stored, compiled):
+    folder, matrices = stored("gptq", "qwen3-moe")
+    engine = compiled(folder, precision="fp32")
+    plain = {name: torch.from_numpy(matrix) for name, matrix in matrices.items()}
+    tensors = open_checkpoint(folder, "tiny").tensors
+    assert np.array_equal(
+        tensors.read("model.layers.1.mlp.experts.3.up_proj.weight"),
+        plain["model.layers.1.mlp.experts.3.up_proj.weight"].numpy(),
+    )
+    expected = engine.decoder.prefill(0, PROMPT)
+    int4 = compiled(folder, precision="int4", overrides=(Override("head", "fp32"),))
+    sentence = read_manifest(int4.folder).stored_weights
+    assert sentence.startswith("48 matrices were expanded from GPTQ, 4 bits, groups of 32")
+    assert sentence.endswith("8 are as the checkpoint stores them")
+    found = int4.decoder.prefill(0, PROMPT)
+    assert np.linalg.norm(found - expected) < 0.5 * np.linalg.norm(expected)
+
+
 @pytest.mark.parametrize(
     ("layout", "precision"), [("fp8-blocks", "int8"), ("awq", "int8"), ("int-8-rows", "int4")]
 )
