@@ -11,20 +11,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engines.backends.cuda import Buffer, Stream
 from engines.backends.gpu_session import DeviceArray, GpuSession
-from engines.image.runner import DenoiseBatch, EncodedText, FloatArray, IntArray
+from engines.backends.image_components import Arrays, ImageComponents
+from engines.image.runner import FloatArray
 from engines.manifest import GraphSignature, ImageSpec
 
-Arrays = Mapping[str, NDArray[Any]]
 Shapes = tuple[tuple[int, ...], ...]
 
 MAX_RECORDED = 8  # shapes of a graph's inputs; what is recorded keeps its memory
 
 
-class GpuImageRunner:
+class GpuImageRunner(ImageComponents["_Component"]):
     """Implements `ImageRunner`.
 
     Args:
@@ -39,53 +38,19 @@ class GpuImageRunner:
         self._stream = stream
         self._components: list[_Component] = []
 
-        def component(graph: str, *, is_rare: bool = True) -> _Component:
+        def component(graph: str, is_step: bool) -> _Component:
             signature = spec.graphs[graph]
             opened = _Component(
-                open_session(graph), stream, signature, spec.latent_scale, is_recorded=not is_rare
+                open_session(graph), stream, signature, spec.latent_scale, is_recorded=is_step
             )
             self._components.append(opened)
             return opened
 
         try:
-            self._text_encoders = [component(encoder.graph) for encoder in spec.text_encoders]
-            self._denoiser = component(spec.denoiser, is_rare=False)
-            shallow = spec.shallow_denoiser
-            self._shallow = None if shallow is None else component(shallow, is_rare=False)
-            self._vae_decoder = component(spec.vae_decoder)
-            self._vae_encoder = component(spec.vae_encoder)
+            super().__init__(spec, component)
         except BaseException:
             self.close()
             raise
-
-    def encode_text(self, token_ids: tuple[IntArray, ...]) -> tuple[EncodedText, ...]:
-        found = [
-            encoder.run({"input_ids": ids})
-            for encoder, ids in zip(self._text_encoders, token_ids, strict=True)
-        ]
-        return tuple(
-            EncodedText(outputs.get("hidden_states"), outputs.get("text_embeds"))
-            for outputs in found
-        )
-
-    def denoise(self, batch: DenoiseBatch) -> FloatArray:
-        return self._denoiser.run(batch.inputs(), ("model_output",))["model_output"]
-
-    def denoise_keeping(self, batch: DenoiseBatch) -> tuple[FloatArray, FloatArray]:
-        found = self._denoiser.run(batch.inputs())
-        return found["model_output"], found["deep_features"]
-
-    def denoise_shallow(self, batch: DenoiseBatch, deep_features: FloatArray) -> FloatArray:
-        assert self._shallow is not None, "the model has no step caching"
-        inputs = batch.inputs() | {"deep_features": deep_features}
-        return self._shallow.run(inputs)["model_output"]
-
-    def decode(self, latents: FloatArray) -> FloatArray:
-        return self._vae_decoder.run({"latents": latents})["images"]
-
-    def encode_image(self, images: FloatArray) -> tuple[FloatArray, FloatArray]:
-        found = self._vae_encoder.run({"images": images})
-        return found["latent_mean"], found["latent_std"]
 
     def close(self) -> None:
         self._stream.use()
@@ -126,8 +91,8 @@ class _Component:
         self._recorded: dict[Shapes, _Place] = {}
         self._other: tuple[Shapes, _Place] | None = None
 
-    def run(self, inputs: Arrays, wanted: tuple[str, ...] = ()) -> dict[str, FloatArray]:
-        """What comes out under the names of `wanted`, or under every name there is."""
+    def run(self, inputs: Arrays, outputs: tuple[str, ...] = ()) -> dict[str, FloatArray]:
+        """What comes out under the names of `outputs`, or under every name there is."""
         self._stream.use()
         arrays = {
             name: np.ascontiguousarray(inputs[name], tensor.dtype)
@@ -138,7 +103,7 @@ class _Component:
             self._stream.upload(array, place.inputs[name].pointer)
         self._session.run(place.binding, place.graph_key)
         found = {}
-        for name in wanted or place.outputs:
+        for name in outputs or place.outputs:
             result = np.empty(place.outputs[name].shape, np.float32)
             self._stream.download(place.outputs[name].pointer, result)
             found[name] = result
