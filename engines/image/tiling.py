@@ -20,8 +20,8 @@ TilingMode = Literal["auto", "on", "off"]
 Decode = Callable[[FloatArray], FloatArray]
 
 _OVERLAP = 4  # of a tile's side, one part is shared with each neighbour
-# What a decoder holds at once for a pixel of its result. Those of all families have 128 channels
-# at full size, and 256 where they arrive there: measured at 512 x 512 on the CPU.
+# What a decoder holds at once for a pixel of its result, reckoned, not measured: those of all
+# families have 128 channels of 4 bytes at full size, and 256 where they arrive there.
 BYTES_PER_PIXEL = 4096
 
 

@@ -37,7 +37,7 @@ SIZES = {
 NORMS = {"InstanceNormalization", "LayerNormalization", "SimplifiedLayerNormalization"}
 PRODUCTS = {"Conv", "MatMul", "FusedMatMul", "MultiHeadAttention"}
 
-# What TensorRT's parser and ONNX Runtime's CUDA provider are documented to take in these versions.
+# What TensorRT's parser and ONNX Runtime's CUDA provider are believed to take; not yet tried.
 STANDARD_OPS = {
     *("Add", "ArgMax", "Cast", "Clip", "Concat", "Conv", "Cos", "DepthToSpace", "Div", "Equal"),
     *("Exp", "Expand", "Gather", "GatherND", "Gelu", "InstanceNormalization", "LayerNormalization"),
