@@ -50,7 +50,7 @@ def test_answers_that_end_by_themselves_validate(demo_server, pytestconfig):
         outcomes = executor.map(lambda pair: outcome(client, *pair), enumerate(schemas))
         counts = Counter(outcomes)
     print(f"\n{count} random schemas: {dict(counts)}")
-    assert counts["stop"] > 0.5 * count, "too few answers to say anything"
+    assert counts["stop"] > 0.4 * count, "too few answers to say anything"
 
 
 def nested(depth):
