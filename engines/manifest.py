@@ -18,6 +18,7 @@ from engines.pooling.spec import (
     RerankSpec,
     RerankVerification,
 )
+from engines.reports import ImageVerification, QuantizationReport, Verification
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "engine.json"
@@ -194,54 +195,6 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
         shallow = () if self.shallow_denoiser is None else (self.shallow_denoiser,)
         texts = ((encoder.graph, encoder.tokenizer) for encoder in self.text_encoders)
         return graphs + shallow + tuple(name for pair in texts for name in pair)
-
-
-class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """The compiled graph against its reference on a fixed prompt set, in fp32."""
-
-    reference: str  # for example "transformers 5.23.0 fp32" or "engine fp32"
-    num_tokens: int  # positions compared
-    max_logit_error: float
-    mean_logit_error: float
-    relative_logit_error: float  # ||logits - reference|| / ||reference||
-    top1_agreement: float  # 0 to 1
-    mean_kl: float  # nats
-    seconds: float
-
-
-class ComponentVerification(msgspec.Struct, frozen=True, kw_only=True):
-    """One graph of an image model against its module, on what it was given while it drew."""
-
-    graph: str
-    inputs: tuple[tuple[int, ...], ...]  # the shapes of its first input that were compared
-    relative_error: float  # ||output - reference|| / ||reference||, the largest of all runs
-    max_error: float
-
-
-class ImageVerification(msgspec.Struct, frozen=True, kw_only=True):
-    """A compiled image model against its reference: its components, and pictures of one noise."""
-
-    reference: str  # for example "diffusers 0.42.1 fp32"
-    components: tuple[ComponentVerification, ...]
-    scheduler: str
-    num_inference_steps: int
-    sizes: tuple[tuple[int, int], ...]  # height and width of each picture
-    mean_psnr: float  # dB; 100 for pictures that are equal
-    min_psnr: float
-    max_difference: int  # of 255 levels
-    seconds: float
-
-
-class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Pictures of an image model in int8 against its own in fp32, of the same noise."""
-
-    psnr_mean: float  # dB; 100 for pictures that are equal
-    psnr_min: float
-    num_pictures: int
-    num_inference_steps: int
-    height: int
-    width: int
-    num_calibration_prompts: int  # pictures that the ranges of activations were measured on
 
 
 class PlanDevice(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,13 +11,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from engines.manifest import (
-    ImageSpec,
-    ImageVerification,
-    Manifest,
-    QuantizationReport,
-    Verification,
-)
+from engines.manifest import ImageSpec, Manifest
+from engines.reports import ImageVerification, QuantizationReport, Verification
 from export.progress import Advance
 
 

@@ -11,7 +11,8 @@ from typing import IO
 
 import msgspec
 
-from engines.manifest import ImageVerification, Manifest
+from engines.manifest import Manifest
+from engines.reports import ImageVerification
 from export.errors import VerificationFailed
 from export.lora.option import Lora
 from export.pooling.bars import check_pooling_bars

@@ -20,15 +20,9 @@ import msgspec
 from cyclopts import App, Parameter
 
 from engines.cli import add_command, run_app
-from engines.manifest import (
-    ChatSpec,
-    ImageSpec,
-    ImageVerification,
-    Manifest,
-    Verification,
-    read_manifest,
-)
+from engines.manifest import ChatSpec, ImageSpec, Manifest, read_manifest
 from engines.pooling.spec import EmbeddingVerification, RerankVerification
+from engines.reports import ImageVerification, Verification
 from export.agreement import AgreementMeter, TrainingDetector
 from export.lora.option import pair_loras
 from export.memory import available_memory

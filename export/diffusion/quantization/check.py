@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engines.manifest import ImageSpec, QuantizationReport
+from engines.manifest import ImageSpec
+from engines.reports import QuantizationReport
 from export.diffusion.quantization.calibration import Calibration
 from export.diffusion.quantization.drawing import draw, open_engine
 from export.diffusion.verification.agreement import PictureMeter

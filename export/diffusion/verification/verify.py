@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from engines.image.schedulers.schedule import NoiseSchedule
 from engines.machine import usable_cores
-from engines.manifest import ComponentVerification, ImageSpec, ImageVerification, Manifest
+from engines.manifest import ImageSpec, Manifest
+from engines.reports import ComponentVerification, ImageVerification
 from export.diffusion.checkpoint import DiffusionCheckpoint
 from export.diffusion.pipelines import TEXT_ENCODER, PipelineGraph
 from export.diffusion.verification.agreement import ErrorMeter, PictureMeter

@@ -11,7 +11,7 @@ import pytest
 
 from engines.image.denoising import Denoising
 from engines.image.schedulers.schedule import NoiseSchedule
-from engines.manifest import QuantizationReport
+from engines.reports import QuantizationReport
 from export.diffusion import build
 from export.diffusion.build import ImageBuildOptions, build_image_engine
 from export.diffusion.checkpoint import open_diffusion_checkpoint

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from engines.image.denoising import Denoising
 from engines.image.runner import EncodedText
 from engines.image.schedulers.schedule import NoiseSchedule
-from engines.manifest import ComponentVerification, ImageVerification, read_manifest
+from engines.manifest import read_manifest
+from engines.reports import ComponentVerification, ImageVerification
 from export import command
 from export.config import ExportConfig
 from export.diffusion.checkpoint import open_diffusion_checkpoint
