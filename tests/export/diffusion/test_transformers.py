@@ -28,6 +28,9 @@ from tests.export.diffusion.tiny_pipelines import FLUX, SD3, SD35, randomize
 
 SHAPES = [(1, 8, 8, 5), (2, 6, 14, 9)]  # batch, height and width in latents, tokens
 TIMES = (937.5, 3.2)
+# Times and guidance are waves at up to 3,500 radians, which float32 tells to 2e-4: on some
+# processors the runtime rounds them in another direction than torch does.
+WAVES = 5e-5
 
 TRUE_SD3 = {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536}
 TRUE_SD35 = TRUE_SD3 | {"qk_norm": "rms_norm", "dual_attention_layers": tuple(range(13))}
@@ -78,7 +81,7 @@ def test_the_flow_of_sd3_equals_diffusers(tmp_path, config, shape):
     model = randomize(SD3Transformer2DModel(**config))
     inputs = inputs_of(config, shape, config["in_channels"])
     found = compile_module(model, tmp_path, "transformer").run(**inputs)
-    assert_close(found["model_output"], run_sd3(model, inputs))
+    assert_close(found["model_output"], run_sd3(model, inputs), WAVES)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -90,7 +93,7 @@ def test_the_flow_of_flux_equals_diffusers(tmp_path, has_guidance, shape):
         inputs["guidance"] = torch.tensor([3.5, 1.2])[: shape[0]]
     graph = compile_module(model, tmp_path, "transformer")
     assert set(graph.inputs) == set(inputs)
-    assert_close(graph.run(**inputs)["model_output"], run_flux(model, inputs))
+    assert_close(graph.run(**inputs)["model_output"], run_flux(model, inputs), WAVES)
 
 
 @pytest.mark.parametrize("name", ["sd3", "flux"])
