@@ -15,7 +15,7 @@ from benchmarks.results import Summary, statistic
 
 Rounds = dict[str, list[list[PointReport]]]  # by server, then by round: the loads
 _MODES = {"closed": "clients at once", "open": "requests/s offered", "trace": "trace"}
-_LEAST_SHARE = 1e-3  # of gaps that is shown
+LEAST_SHARE = 1e-3  # of gaps that is shown
 
 
 def load_figures(rounds: Rounds) -> dict[str, Picture]:
@@ -117,26 +117,31 @@ def _gaps(rounds: Rounds, num_points: int) -> Picture:
                 load = its[0][index].name
                 label = load if len(rounds) == 1 else name if num_points == 1 else f"{name}, {load}"
                 style = style_of(number)
-                shown = share >= _LEAST_SHARE
+                shown = share >= LEAST_SHARE
                 axes.plot(middle[shown], share[shown], label=label, color=style["color"])
-                axes.plot(middle[-1], _LEAST_SHARE, linestyle="", **style)
+                axes.plot(middle[-1], LEAST_SHARE, linestyle="", **style)
                 least = min(least, float(middle[len(middle) // 10]))
                 number += 1
-        axes.set(
-            title="Gaps between tokens",
-            xlabel="gap, milliseconds; the mark is the longest",
-            ylabel="share of gaps that are longer",
-            xscale="log",
-            yscale="log",
-        )
-        axes.set_ylim(_LEAST_SHARE * 0.8, 1.1)
-        axes.set_xlim(left=max(least / 2, 1e-2))
-        plain_ticks(axes, x=True)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.6g}")
-        axes.legend()
+        dress_gaps(axes, "Gaps between tokens", least)
 
     caption = "Share of the gaps between tokens that are longer than so many milliseconds."
     return draw(1, paint, caption, width=6.0, height=3.8)
+
+
+def dress_gaps(axes: Axes, title: str, least: float) -> None:
+    """Titles, scales and a legend for curves of gaps, the shortest near `least` milliseconds."""
+    axes.set(
+        title=title,
+        xlabel="gap, milliseconds; the mark is the longest",
+        ylabel="share of gaps that are longer",
+        xscale="log",
+        yscale="log",
+    )
+    axes.set_ylim(LEAST_SHARE * 0.8, 1.1)
+    axes.set_xlim(left=max(least / 2, 1e-2))
+    plain_ticks(axes, x=True)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.6g}")
+    axes.legend()
 
 
 def _side_by_side(rounds: Rounds, index: int) -> Picture:

@@ -9,10 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from benchmarks.peers.report import Comparison, Contestant, Figure, client_figures, engine_figures
-from benchmarks.plots.figure import OURS_COLOUR, Picture, draw, plain_ticks, style_of
-from benchmarks.plots.loads import paint_bars
+from benchmarks.plots.figure import OURS_COLOUR, Picture, draw, style_of
+from benchmarks.plots.loads import LEAST_SHARE, dress_gaps, paint_bars
 
-_LEAST_SHARE = 1e-3  # of gaps that is shown
 _ROW_INCHES = 0.32
 
 
@@ -77,23 +76,12 @@ def _gaps(contestants: Sequence[Contestant]) -> Picture:
             curves = [m.gaps_ms for m in contestant.http if m.gaps_ms]
             middle = np.median(curves, axis=0)  # [401]
             share = 1 - np.linspace(0, 1, len(middle))
-            shown = share >= _LEAST_SHARE
+            shown = share >= LEAST_SHARE
             style = style_of(number)
             axes.plot(middle[shown], share[shown], label=contestant.label, color=style["color"])
-            axes.plot(middle[-1], _LEAST_SHARE, linestyle="", **style)
+            axes.plot(middle[-1], LEAST_SHARE, linestyle="", **style)
             least = min(least, float(middle[len(middle) // 10]))
-        axes.set(
-            title="Gaps between tokens, eight clients over HTTP",
-            xlabel="gap, milliseconds; the mark is the longest",
-            ylabel="share of gaps that are longer",
-            xscale="log",
-            yscale="log",
-        )
-        axes.set_ylim(_LEAST_SHARE * 0.8, 1.1)
-        axes.set_xlim(left=max(least / 2, 1e-2))
-        plain_ticks(axes, x=True)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.6g}")
-        axes.legend()
+        dress_gaps(axes, "Gaps between tokens, eight clients over HTTP", least)
 
     caption = "Share of the gaps between tokens that are longer than so many milliseconds."
     return draw(1, paint, caption, width=6.4, height=3.8)
