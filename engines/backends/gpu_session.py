@@ -21,6 +21,8 @@ ITEM_SIZES = {
 }
 """Bytes of one number, by the name of its type."""
 
+_MAX_ROWS = 1024  # of a decode step; keys are below 2**31 for contexts of up to two million tokens
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceArray:
@@ -68,6 +70,14 @@ def length_bucket(length: int, longest: int) -> int:
     while bound < length:
         bound *= 4
     return min(bound, longest)
+
+
+def decode_key(num_rows: int, bound: int) -> int:
+    """The `graph_key` of a decode step of so many sequences that looks as far as a bound.
+
+    Different ones for any two of them: the longest bound is seldom a power of four.
+    """
+    return 1 + num_rows + _MAX_ROWS * bound
 
 
 def host_shape(array: NDArray[Any]) -> tuple[str, tuple[int, ...]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.backends.gpu_session import length_bucket
+from engines.backends.gpu_session import decode_key, length_bucket
 from engines.llm.runner import IntArray, RaggedBatch
 
 BUCKETS: tuple[int, ...] = (
@@ -94,7 +94,7 @@ def _decode(
         slot_mapping=np.pad(slots, (0, pad), constant_values=-1),
         logit_indices=np.arange(bucket),
         attention_metadata=np.array([1, bound], np.int32),
-        graph_key=1 + bucket + 1024 * bound.bit_length(),
+        graph_key=decode_key(bucket, bound),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.backends.gpu_session import length_bucket
+from engines.backends.gpu_session import decode_key, length_bucket
 from engines.llm.runner import Batch, IntArray
 
 
@@ -92,4 +92,4 @@ def _graph_key(batch: Batch, num_rows: int) -> tuple[int | None, int]:
     if not is_decode:
         return None, longest
     bound = length_bucket(longest, num_rows)
-    return 1 + num_slots + 1024 * bound.bit_length(), bound
+    return decode_key(num_slots, bound), bound
