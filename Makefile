@@ -77,7 +77,7 @@ $(GPU_VENV)/installed: pyproject.toml
 		echo "TensorRT could not be installed: what needs it will be skipped" >&2
 
 test-gpu: $(GPU_VENV)/installed
-	$(GPU_VENV)/bin/python -m pytest -m gpu tests/device $(ARGS)
+	$(GPU_VENV)/bin/python -m pytest tests/device $(ARGS)
 
 bench-gpu: $(GPU_VENV)/installed
 	$(GPU_VENV)/bin/python -m benchmarks gpu --into docs/performance.md $(ARGS)

@@ -136,7 +136,6 @@ def _open_cuda(
             gpu.index,
             stream.handle,
             records_graphs=graph in recorded,
-            provider_options={"prefer_nhwc": "1"},
             shapes_on_cpu=True,
         )
 

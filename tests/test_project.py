@@ -46,6 +46,28 @@ def test_the_readme_names_every_dependency():
         assert name in readme, f"{name} is not in the README"
 
 
+def test_what_make_test_gpu_runs_needs_no_more_than_its_environment_has():
+    """Collected where every package that is only for the other tests cannot be imported."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    theirs = {_package(line) for extra in ("test", "verify") for line in extras[extra]}
+    foreign = theirs - {_package(line) for line in extras["test-gpu"]} - {"enginery"}
+    assert {"torch", "transformers", "openai"} <= foreign
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({sorted(foreign)!r}))\n"
+        "import pytest; sys.exit(pytest.main(['--collect-only', '-q', 'tests/device']))"
+    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert result.returncode == 0, result.stdout
+
+
+def _package(requirement: str) -> str:
+    """What a requirement is imported as, which is its name for all but a few."""
+    return requirement.replace("[", ">").partition(">")[0].replace("-", "_")
+
+
 def test_enginery_runs_the_commands_and_names_them():
     assert enginery("--help").stdout.count("\n  ") >= 3
     assert enginery("--version").stdout.strip()

@@ -59,8 +59,8 @@ def measure_nearness(
     work: Path, target: Target, precision: str, num_pictures: int = NUM_PICTURES
 ) -> Nearness:
     """Compile the demo for the CPU and for `target`, and draw the same prompts with both."""
-    expected = draw_demo(_compile(DEMO, work, "ort-cpu", "fp32"), num_pictures)
-    found = draw_demo(_compile(DEMO, work, target, precision), num_pictures)
+    expected = draw_demo(compile_images(DEMO, work, "ort-cpu", "fp32"), num_pictures)
+    found = draw_demo(compile_images(DEMO, work, target, precision), num_pictures)
     values = [psnr(one, other) for one, other in zip(expected, found, strict=True)]
     return Nearness(target, precision, mean(values), min(values))
 
@@ -70,7 +70,7 @@ def measure_speed(work: Path, target: Target, precision: str, repetitions: int) 
     checkpoint = work / "checkpoints" / "sdxl"
     if not checkpoint.exists():
         make_sdxl(checkpoint)
-    folder = _compile(checkpoint, work, target, precision)
+    folder = compile_images(checkpoint, work, target, precision)
     start = time.perf_counter()
     engine = load_image_engine(folder, ImageEngineOptions(rebuild=True, verify_files=False))
     load_s = time.perf_counter() - start
@@ -123,7 +123,7 @@ def draw_demo(folder: EngineFolder, num_pictures: int) -> list[Picture]:
         engine.close()
 
 
-def _compile(checkpoint: Path, work: Path, target: Target, precision: str) -> EngineFolder:
+def compile_images(checkpoint: Path, work: Path, target: Target, precision: str) -> EngineFolder:
     output = work / f"{checkpoint.name}-{target}-{precision}"
     engine = output / checkpoint.name
     if not (engine / "engine.json").exists():

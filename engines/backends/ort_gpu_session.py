@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from engines.backends.gpu_session import DeviceArray
 from engines.errors import EngineIncompatible, RunFailed
 
 _PROVIDER = "CUDAExecutionProvider"
+_PROVIDER_LIBRARY = "libonnxruntime_providers_cuda.so"
 _BFLOAT16 = 16  # in ONNX's numbering of types; numpy has none
 _NOT_RECORDED = "-1"
 
@@ -26,7 +28,6 @@ class OrtGpuSession:
         device_index: Which GPU.
         stream: Handle of the stream that everything runs on.
         records_graphs: Whether runs may be recorded and replayed.
-        provider_options: Further options of the CUDA provider.
         shapes_on_cpu: Whether nodes may run on the CPU. The provider leaves arithmetic with shapes
             there, which a graph for pictures of any size has.
         provider: The provider; tests take the CPU's, whose memory is the host's.
@@ -39,7 +40,6 @@ class OrtGpuSession:
         stream: int,
         *,
         records_graphs: bool = True,
-        provider_options: Mapping[str, str] | None = None,
         shapes_on_cpu: bool = False,
         provider: str = _PROVIDER,
     ) -> None:
@@ -53,9 +53,9 @@ class OrtGpuSession:
         )
         # Products of int4 weights without expanding them first; off by default.
         options.add_session_config_entry("ep.cuda.fpa_intb_gemm", "1")
-        settings = dict(provider_options or {})
+        settings = {}
         if provider == _PROVIDER:
-            settings |= {
+            settings = {
                 "device_id": str(device_index),
                 "user_compute_stream": str(stream),
                 "arena_extend_strategy": "kSameAsRequested",
@@ -68,13 +68,16 @@ class OrtGpuSession:
                 graph, options, providers=[provider], provider_options=[settings]
             )
         except Exception as error:
+            if provider == _PROVIDER:
+                _check_libraries()
             raise EngineIncompatible(
                 f"ONNX Runtime {ort.__version__} cannot load {graph} on the GPU: {error}"
             ) from error
-        if provider not in self._session.get_providers():  # it says so in its log alone
+        if provider not in self._session.get_providers():  # all of it would run on the CPU
+            _check_libraries()
             raise EngineIncompatible(
-                f"ONNX Runtime {ort.__version__} could not load its CUDA provider, mostly for want "
-                "of CUDA 13 or cuDNN 9: `pip install 'enginery[gpu]'` installs both"
+                f"ONNX Runtime {ort.__version__} did not take its CUDA provider for {graph}: its "
+                "log says why"
             )
         self._records_graphs = records_graphs and provider == _PROVIDER
 
@@ -126,6 +129,24 @@ def require_provider(provider: str = _PROVIDER) -> None:
         )
     if provider == _PROVIDER and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # CUDA's libraries, where pip installed them
+
+
+def _check_libraries() -> None:
+    """Refuse where the CUDA provider lacks a library, which the runtime says in its log alone.
+
+    To be called when a session has failed: until then the provider cannot be loaded by itself.
+
+    Raises:
+        EngineIncompatible: It names the library and what to install.
+    """
+    try:
+        ctypes.CDLL(str(Path(ort.__file__).parent / "capi" / _PROVIDER_LIBRARY))
+    except OSError as error:
+        raise EngineIncompatible(
+            f"ONNX Runtime {ort.__version__} could not load its CUDA provider ({error}): "
+            "`pip install 'enginery[gpu]'` installs CUDA 13 and cuDNN 9, and the driver has to be "
+            "for CUDA 13 (release 580 or newer)"
+        ) from None
 
 
 def _element_type(dtype: str) -> Any:
