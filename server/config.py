@@ -34,6 +34,10 @@ def _flag(help: str, group: Group, **settings: Any) -> Parameter:
     return Parameter(help=help, group=group, **settings)
 
 
+def _size_flag(help: str, group: Group, **settings: Any) -> Parameter:
+    return _flag(help, group, converter=_size, n_tokens=1, **settings)
+
+
 def _many(help: str, group: Group) -> Parameter:
     return Parameter(help=help + _COMMAS, group=group, negative=(), show_default=False)
 
@@ -98,11 +102,9 @@ class ServerConfig:
     ] = None
     kv_cache_memory: Annotated[
         int | None,
-        _flag(
+        _size_flag(
             "memory for each engine's KV cache, such as 4GiB; default: a share of half the free",
             _ENGINE,
-            converter=_size,
-            n_tokens=1,
         ),
     ] = None
     max_context: Annotated[
@@ -139,12 +141,8 @@ class ServerConfig:
     ] = 4096
     max_body_size: Annotated[
         int,
-        _flag(
-            "largest request body, such as 512KiB; beyond is 413",
-            _LIMITS,
-            converter=_size,
-            n_tokens=1,
-            show_default=show_size,
+        _size_flag(
+            "largest request body, such as 512KiB; beyond is 413", _LIMITS, show_default=show_size
         ),
     ] = 16 * 2**20
     max_stored_responses: Annotated[
@@ -152,13 +150,7 @@ class ServerConfig:
     ] = 1000
     max_stored_responses_size: Annotated[
         int,
-        _flag(
-            "size of all these responses, such as 64MiB",
-            _LIMITS,
-            converter=_size,
-            n_tokens=1,
-            show_default=show_size,
-        ),
+        _size_flag("size of all these responses, such as 64MiB", _LIMITS, show_default=show_size),
     ] = 64 * 2**20
     request_timeout: Annotated[
         float | None, _flag("seconds that a request may take; default: any", _LIMITS)
@@ -180,11 +172,9 @@ class ServerConfig:
     ] = 64
     max_upload_size: Annotated[
         int,
-        _flag(
+        _size_flag(
             "largest form with its images, such as 20MiB; beyond is 413",
             _IMAGES,
-            converter=_size,
-            n_tokens=1,
             show_default=show_size,
         ),
     ] = 20 * 2**20
@@ -203,13 +193,7 @@ class ServerConfig:
     ] = 1000
     max_image_files_size: Annotated[
         int,
-        _flag(
-            "size of all these pictures, such as 256MiB",
-            _IMAGES,
-            converter=_size,
-            n_tokens=1,
-            show_default=show_size,
-        ),
+        _size_flag("size of all these pictures, such as 256MiB", _IMAGES, show_default=show_size),
     ] = 256 * 2**20
 
     log_format: Annotated[

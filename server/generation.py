@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
-from typing import Self
 
 from engines.errors import ContextLengthExceeded
 from engines.llm.constraint import TokenConstraint
@@ -13,6 +12,7 @@ from engines.llm.output import StepOutput, TokenLogprobs
 from engines.llm.sampling_params import SamplingParams
 from engines.llm.sequence import Sequence
 from server.answer import Answer, Delta, TokenEntry
+from server.in_flight import InFlight
 from server.observe import RequestRecord
 from server.registry import ChatModel
 from server.schema.usage import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
@@ -35,11 +35,10 @@ class GenerationOptions:
     new_counter: Callable[[], ReasoningCounter] | None = None  # of each answer's reasoning
 
 
-class Generation:
+class Generation(InFlight[StepOutput, Delta]):
     """The answers to one or more prompts, `num_choices` for each, in the prompts' order.
 
-    An async iterator over lists of deltas, at most one for each answer; None is a tick without
-    news. Leaving the `with` block, or a client that leaves, gives up what is not finished.
+    The news are deltas, at most one at a time for each answer.
 
     Raises:
         QueueFull: As many sequences wait as the worker's queue holds.
@@ -54,7 +53,6 @@ class Generation:
         record: RequestRecord,
     ) -> None:
         self._model = model
-        self._record = record
         self._prompts = prompts
         self._num_choices = options.num_choices
         self._num_cached: dict[int, int] = {}  # by prompt
@@ -71,7 +69,7 @@ class Generation:
             )
             for index, seq_id in enumerate(seq_ids)
         ]
-        self._stream = model.worker.run(sequences)
+        super().__init__(model.worker.run(sequences), record)
         record.admitted(self.num_prompt_tokens)
 
     @property
@@ -105,21 +103,7 @@ class Generation:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every answer is; the client has left if the iteration ends before."""
         return all(answer.finish_reason is not None for answer in self.answers.values())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give up what is not finished."""
-        self._stream.close()
-
-    def __aiter__(self) -> Self:
-        return self
 
     async def __anext__(self) -> list[Delta] | None:
         outputs = await self._stream.__anext__()
@@ -149,8 +133,7 @@ class Generation:
         if choice == 0:  # the others reuse what it has computed
             self._num_cached[prompt] = output.num_cached_tokens
             self._record.admitted(self.num_prompt_tokens, sum(self._num_cached.values()))
-        if self._stream.queue_time_s is not None:
-            self._record.scheduled(self._stream.queue_time_s)
+        self._note_start()
         if output.prompt_logprobs is not None:
             answer.add_prompt_entries(self._prompt_entries(prompt, output.prompt_logprobs))
 

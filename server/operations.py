@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import UnionType
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -71,40 +71,43 @@ class Operation:
 _READING_FAILURES = (400, 404, 413, 415, 500)
 _GENERATION_FAILURES = (400, 404, 413, 415, 429, 500, 503, 504)
 
+
+def _get(path: str, summary: str, **rest: Any) -> Operation:
+    return Operation(method="get", path=path, summary=summary, **rest)
+
+
+def _post(path: str, summary: str, request: type[msgspec.Struct], **rest: Any) -> Operation:
+    rest = {"failures": _GENERATION_FAILURES} | rest
+    return Operation(method="post", path=path, summary=summary, request=request, **rest)
+
+
 OPERATIONS = (
-    Operation(
-        method="post",
-        path="/v1/chat/completions",
-        summary="Continue a conversation",
-        request=ChatCompletionRequest,
+    _post(
+        "/v1/chat/completions",
+        "Continue a conversation",
+        ChatCompletionRequest,
         response=ChatCompletion,
         event=ChatCompletionChunk,
         has_done=True,
-        failures=_GENERATION_FAILURES,
     ),
-    Operation(
-        method="post",
-        path="/v1/completions",
-        summary="Continue a text",
-        request=CompletionRequest,
+    _post(
+        "/v1/completions",
+        "Continue a text",
+        CompletionRequest,
         response=Completion,
         event=Completion,
         has_done=True,
-        failures=_GENERATION_FAILURES,
     ),
-    Operation(
-        method="post",
-        path="/v1/responses",
-        summary="Answer a conversation of items",
-        request=ResponseRequest,
+    _post(
+        "/v1/responses",
+        "Answer a conversation of items",
+        ResponseRequest,
         response=ResponseObject,
         event=ResponseEvent,
-        failures=_GENERATION_FAILURES,
     ),
-    Operation(
-        method="get",
-        path="/v1/responses/{response_id}",
-        summary="Tell of a response that is stored",
+    _get(
+        "/v1/responses/{response_id}",
+        "Tell of a response that is stored",
         query=StoredQuery,
         response=ResponseObject,
         failures=(400, 404),
@@ -116,65 +119,54 @@ OPERATIONS = (
         response=ResponseDeleted,
         failures=(404,),
     ),
-    Operation(
-        method="get",
-        path="/v1/responses/{response_id}/input_items",
-        summary="List what went into a response",
+    _get(
+        "/v1/responses/{response_id}/input_items",
+        "List what went into a response",
         query=PageQuery,
         response=ItemList,
         failures=(400, 404),
     ),
-    Operation(
-        method="post",
-        path="/v1/messages",
-        summary="Continue a conversation in Anthropic's shape",
-        request=MessageRequest,
+    _post(
+        "/v1/messages",
+        "Continue a conversation in Anthropic's shape",
+        MessageRequest,
         response=AnthropicMessage,
         event=MessageEvent,
-        failures=_GENERATION_FAILURES,
         error=AnthropicErrorResponse,
     ),
-    Operation(
-        method="post",
-        path="/v1/messages/count_tokens",
-        summary="Count the tokens of a conversation's prompt",
-        request=CountTokensRequest,
+    _post(
+        "/v1/messages/count_tokens",
+        "Count the tokens of a conversation's prompt",
+        CountTokensRequest,
         response=TokenCount,
         failures=_READING_FAILURES,
         error=AnthropicErrorResponse,
     ),
-    Operation(
-        method="post",
-        path="/v1/images/generations",
-        summary="Draw pictures of a prompt",
-        request=ImageGenerationRequest,
+    _post(
+        "/v1/images/generations",
+        "Draw pictures of a prompt",
+        ImageGenerationRequest,
         response=ImagesResponse,
         event=ImagePartialEvent | ImageCompletedEvent,
-        failures=_GENERATION_FAILURES,
     ),
-    Operation(
-        method="post",
-        path="/v1/images/edits",
-        summary="Change a picture, all of it or what a mask names",
-        request=ImageEditRequest,
+    _post(
+        "/v1/images/edits",
+        "Change a picture, all of it or what a mask names",
+        ImageEditRequest,
         files=("image", "mask"),
         response=ImagesResponse,
         event=ImagePartialEvent | ImageCompletedEvent,
-        failures=_GENERATION_FAILURES,
     ),
-    Operation(
-        method="post",
-        path="/v1/images/variations",
-        summary="Draw pictures that are like a picture",
-        request=ImageVariationRequest,
+    _post(
+        "/v1/images/variations",
+        "Draw pictures that are like a picture",
+        ImageVariationRequest,
         files=("image",),
         response=ImagesResponse,
-        failures=_GENERATION_FAILURES,
     ),
-    Operation(
-        method="get",
-        path="/v1/images/files/{name}",
-        summary="Fetch a picture by its URL",
+    _get(
+        "/v1/images/files/{name}",
+        "Fetch a picture by its URL",
         media_types=_PICTURES,
         failures=(404,),
         needs_key=False,
@@ -187,78 +179,55 @@ OPERATIONS = (
         failures=(404,),
         needs_key=False,
     ),
-    Operation(
-        method="post",
-        path="/tokenize",
-        summary="Tell the tokens of a prompt or a conversation",
-        request=TokenizeRequest,
+    _post(
+        "/tokenize",
+        "Tell the tokens of a prompt or a conversation",
+        TokenizeRequest,
         response=Tokens,
         failures=_READING_FAILURES,
     ),
-    Operation(
-        method="post",
-        path="/detokenize",
-        summary="Tell the text of tokens",
-        request=DetokenizeRequest,
+    _post(
+        "/detokenize",
+        "Tell the text of tokens",
+        DetokenizeRequest,
         response=DetokenizedText,
         failures=_READING_FAILURES,
     ),
-    Operation(
-        method="post",
-        path="/v1/embeddings",
-        summary="Embed texts",
-        request=EmbeddingRequest,
-        response=EmbeddingList,
-        failures=_GENERATION_FAILURES,
-    ),
+    _post("/v1/embeddings", "Embed texts", EmbeddingRequest, response=EmbeddingList),
     *(
-        Operation(
-            method="post",
-            path=path,
-            summary="Order documents by their relevance to a query",
-            request=RerankRequest,
+        _post(
+            path,
+            "Order documents by their relevance to a query",
+            RerankRequest,
             response=RerankAnswer,
-            failures=_GENERATION_FAILURES,
         )
         for path in ("/v1/rerank", "/rerank")
     ),
     *(
-        Operation(
-            method="post",
-            path=path,
-            summary="Tell how relevant texts are to others",
-            request=ScoreRequest,
-            response=ScoreList,
-            failures=_GENERATION_FAILURES,
-        )
+        _post(path, "Tell how relevant texts are to others", ScoreRequest, response=ScoreList)
         for path in ("/v1/score", "/score")
     ),
-    Operation(method="get", path="/v1/models", summary="List the models", response=ModelList),
-    Operation(
-        method="get",
-        path="/v1/models/{model_id}",
-        summary="Tell of a model; its id may hold slashes",
+    _get("/v1/models", "List the models", response=ModelList),
+    _get(
+        "/v1/models/{model_id}",
+        "Tell of a model; its id may hold slashes",
         response=ModelDetails,
         failures=(404,),
     ),
-    Operation(
-        method="get",
-        path="/health",
-        summary="Tell whether every engine runs; 503 if one has stopped",
+    _get(
+        "/health",
+        "Tell whether every engine runs; 503 if one has stopped",
         response=Health,
         needs_key=False,
     ),
-    Operation(
-        method="get",
-        path="/ready",
-        summary="Tell whether new requests are welcome; 503 if not",
+    _get(
+        "/ready",
+        "Tell whether new requests are welcome; 503 if not",
         response=Readiness,
         needs_key=False,
     ),
-    Operation(
-        method="get", path="/metrics", summary="Metrics for Prometheus", media_types=(_METRICS,)
-    ),
-    Operation(method="get", path="/version", summary="Tell the release", response=Version),
-    Operation(method="get", path="/openapi.json", summary="This document"),
-    Operation(method="get", path="/docs", summary="The same as a page", media_types=(_HTML,)),
+    _get("/metrics", "Metrics for Prometheus", media_types=(_METRICS,)),
+    _get("/version", "Tell the release", response=Version),
+    _get("/openapi.json", "This document"),
+    _get("/docs", "The same as a page", media_types=(_HTML,)),
 )

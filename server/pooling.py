@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import ContextLengthExceeded
 from engines.pooling.job import PoolingJob, PoolingOutput
+from server.in_flight import InFlight
 from server.observe import RequestRecord
 from server.registry import PoolingModel
 
 
-class Reading:
+class Reading(InFlight[PoolingOutput, PoolingOutput]):
     """What a model gives for some texts; `rows` are complete when the iteration ends.
 
-    An async iterator over what each step brought; None is a tick without news. Leaving the `with`
-    block, or a client that leaves, gives up what is not finished.
+    The news are what each step brought.
 
     Raises:
         QueueFull: As many texts wait as the worker's queue holds.
@@ -32,14 +31,13 @@ class Reading:
         record: RequestRecord,
         dimensions: int | None = None,
     ) -> None:
-        self._record = record
         self._num_tokens = sum(map(len, texts))
         ids = model.worker.new_ids(len(texts))
         self._index = {job_id: index for index, job_id in enumerate(ids)}
         self._rows: list[NDArray[np.float32] | None] = [None] * len(texts)
         jobs = [PoolingJob(id, text, dimensions) for id, text in zip(ids, texts, strict=True)]
         self._num_left = len(jobs)
-        self._stream = model.worker.run(jobs)
+        super().__init__(model.worker.run(jobs), record)
         record.admitted(self._num_tokens)
 
     @property
@@ -54,33 +52,18 @@ class Reading:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every text was read; the client has left if the iteration ends before."""
         return self._num_left == 0
 
     @property
     def finish_reason(self) -> str:
         return "stop" if self.is_complete else "abort"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give up what is not finished."""
-        self._stream.close()
-
-    def __aiter__(self) -> Self:
-        return self
-
     async def __anext__(self) -> list[PoolingOutput] | None:
         outputs = await self._stream.__anext__()
         for output in outputs or ():
             self._rows[self._index[output.job_id]] = output.values
             self._num_left -= 1
-        if self._stream.queue_time_s is not None:
-            self._record.scheduled(self._stream.queue_time_s)
+        self._note_start()
         return outputs
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
 
 from engines.image.output import ImageOutput
 from engines.image.request import Picture
 from server.images.encoding import encode_picture
 from server.images.plan import ImagePlan, Source
 from server.images.threads import PictureThreads
+from server.in_flight import InFlight
 from server.observe import RequestRecord
 from server.schema.images import ImageUsage
 
@@ -26,11 +26,8 @@ class ImageDelta:
     partial_index: int | None = None  # None: the picture is finished
 
 
-class ImageGeneration:
-    """The pictures of one request.
-
-    An async iterator over lists of deltas; None is a tick without news. Leaving the `with` block,
-    or a client that leaves, gives up what is not finished.
+class ImageGeneration(InFlight[ImageOutput, ImageDelta]):
+    """The pictures of one request; the news are their steps, previews and files.
 
     Args:
         plan: What is to be drawn.
@@ -58,13 +55,12 @@ class ImageGeneration:
         self._source = source
         self._threads = threads
         self._deliver = deliver
-        self._record = record
         requests = plan.requests(source)
         self._indices = {request.image_id: index for index, request in enumerate(requests)}
         self._seeds = [request.seed for request in requests]
         self._num_partial = [0] * len(requests)
         self._num_finished = 0
-        self._stream = plan.model.worker.run(requests)
+        super().__init__(plan.model.worker.run(requests), record)
         record.admitted_images(plan.num_text_tokens, len(requests))
 
     @property
@@ -73,32 +69,17 @@ class ImageGeneration:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every picture is; the client has left if the iteration ends before."""
         return self._num_finished == self.plan.num_images
 
     @property
     def finish_reason(self) -> str:
         return "stop" if self.is_complete else "abort"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give up what is not finished."""
-        self._stream.close()
-
-    def __aiter__(self) -> Self:
-        return self
-
     async def __anext__(self) -> list[ImageDelta] | None:
         outputs = await self._stream.__anext__()
         if outputs is None:
             return None
-        if self._stream.queue_time_s is not None:
-            self._record.scheduled(self._stream.queue_time_s)
+        self._note_start()
         return [await self._take(output) for output in outputs]
 
     async def _take(self, output: ImageOutput) -> ImageDelta:

@@ -6,12 +6,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import server.process
 from engines.errors import RunFailed
 from server.config import ServerConfig
 from server.logs import configure_logging
 from server.process import listen, serve
 from server.registry import ModelRegistry
 from server.text.processor import TextProcessor
+from tests.schemas.checked_server import checked
 from tests.server.fakes import scripted_engine, served_model, write_text_files
 
 
@@ -30,6 +32,7 @@ def main() -> int:
             served_model(text, scripted_engine(text, "Hello"), id="sound"),
         ]
     )
+    server.process.create_app = checked(server.process.create_app)
     return serve(models, ServerConfig(), (), listen("127.0.0.1", 0))
 
 

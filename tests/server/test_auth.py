@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 
 import pytest
-from falcon import testing
 
 from server.app import create_app
 from server.config import ServerConfig
 from server.registry import ModelRegistry
-from tests.server.apps import CHAT, client, tiny_model
+from tests.server.apps import CHAT, CheckedClient, client, tiny_model
 
 KEYS = ["sk-one", "sk-two", "schlüssel"]
 
@@ -40,7 +39,7 @@ BASIC = 'Basic realm="enginery", charset="UTF-8"'
 def test_keys_in_the_settings_count_without_further_ado(tmp_path):
     (tmp_path / "keys").write_text("sk-two\n")
     config = ServerConfig(api_key=("sk-one", f"@{tmp_path / 'keys'}"))
-    app = testing.TestClient(create_app(ModelRegistry([tiny_model()]), config))
+    app = CheckedClient(create_app(ModelRegistry([tiny_model()]), config))
     assert_refused(get(app), BEARER)
     for key in ("sk-one", "sk-two"):
         assert get(app, f"Bearer {key}").status_code == 200

@@ -8,6 +8,7 @@ import pytest
 from server import worker
 from server.answer import Delta
 from server.routes.answering import by_choice
+from tests.schemas.recording import CheckedApp
 from tests.server.apps import tiny_engine, tiny_model, tiny_text
 from tests.server.conversation import (
     CHAT_PATH,
@@ -51,7 +52,8 @@ class Connection:
             "query_string": b"",
             "headers": headers,
         }
-        self.task = asyncio.create_task(app(scope, self._incoming.get, self._send))
+        checked = CheckedApp(app)
+        self.task = asyncio.create_task(checked(scope, self._incoming.get, self._send))
 
     async def _send(self, message):
         await self.reads.wait()

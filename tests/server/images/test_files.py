@@ -9,7 +9,6 @@ import stat
 
 import httpx
 import pytest
-from falcon import testing
 
 from engines.errors import EngineryError
 from server.app import create_app
@@ -17,7 +16,8 @@ from server.config import ServerConfig
 from server.images.files import FileLimits, FolderImageFiles, MemoryImageFiles
 from server.lifecycle import Lifecycle
 from server.registry import ModelRegistry
-from tests.server.apps import http_client
+from tests.schemas.recording import CheckedApp
+from tests.server.apps import CheckedClient, http_client
 from tests.server.images.apps import GENERATIONS, image_model, opened, with_images
 
 BODY = {"prompt": "a red circle", "seed": 3, "response_format": "url"}
@@ -190,7 +190,7 @@ def test_a_picture_that_is_not_there_is_a_404():
 
 def test_urls_need_no_key_and_drawing_does():
     app = create_app(ModelRegistry([image_model()]), ServerConfig(), ("secret",))
-    client = testing.TestClient(app)
+    client = CheckedClient(app)
     path = "/v1/images/files/" + "0" * 32 + ".png"
     assert client.simulate_get(path).status_code == 404
     assert client.simulate_head(path).status_code == 404
@@ -215,7 +215,7 @@ def test_a_url_begins_where_the_client_found_the_server(host, expected):
         async def behind_a_server(scope, receive, send):
             await app(scope | {"server": ("10.0.0.7", 80)}, receive, send)
 
-        transport = httpx.ASGITransport(behind_a_server)
+        transport = httpx.ASGITransport(CheckedApp(behind_a_server))
         headers = {"Host": host, "X-Forwarded-Host": "elsewhere.example", "Forwarded": "host=x"}
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             answer = await client.post(GENERATIONS, json=BODY, headers=headers)
