@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+import time
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from statistics import median
-from typing import Annotated
+from statistics import fmean, median
+from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 from cyclopts import Parameter
+from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -18,34 +22,47 @@ from benchmarks.errors import BenchmarkFailed
 from benchmarks.machine import describe_machine
 from benchmarks.options import JsonTarget, check_at_least_one, check_json_target
 from benchmarks.report import write_json
-from benchmarks.step_profile import SAMPLINGS, StepProfiler
+from benchmarks.step_profile import StepParts, StepProfiler
 from engines import __version__
+from engines.llm.mask_ahead import THREAD_NAME
 from engines.load import require_chat
 from engines.store import EngineFolder, find_engines
 from server.text.grammar import GrammarCompiler, GrammarSpec
 
-# Never ends by itself. Within strings nearly all of the vocabulary is allowed, between them a few
-# tokens, and in words one: the two costs of masks, to apply them and to work them out, both show.
-SCHEMA = {
-    "type": "array",
-    "minItems": 10_000,
-    "items": {
-        "type": "object",
-        "properties": {
-            "name": {"type": "string", "maxLength": 40},
-            "age": {"type": "integer", "minimum": 0, "maximum": 150},
-            "likes": {"enum": ["tea", "coffee", "neither of the two"]},
-            "note": {"type": "string", "pattern": "^[A-Z][a-z ]{5,60}$"},
+# Neither ends by itself. Of records nearly every token is a choice among a few, or none at all; in
+# a text nearly all of the vocabulary may follow, which is what costs most to apply.
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "records": {
+        "type": "array",
+        "minItems": 10_000,
+        "items": {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "maxLength": 40},
+                "age": {"type": "integer", "minimum": 0, "maximum": 150},
+                "likes": {"enum": ["tea", "coffee", "neither of the two"]},
+                "note": {"type": "string", "pattern": "^[A-Z][a-z ]{5,60}$"},
+            },
+            "required": ["name", "age", "likes", "note"],
+            "additionalProperties": False,
         },
-        "required": ["name", "age", "likes", "note"],
-        "additionalProperties": False,
     },
+    "text": {"type": "string", "minLength": 100_000},
 }
+
+# With a cut by top-p alone, a flat row of random weights takes longer to sort than to compute.
+_SAMPLINGS = ("greedy", "top-k 20, top-p 0.8", "full distribution")
+
+# Steps of a block. The first is not counted: the thread that works out masks is still, or not yet,
+# at those of the block before.
+_BLOCK = 5
+
+_RESAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrammarConfig:
-    """Measure decode steps of sequences with and without a JSON schema, in turns."""
+    """Measure what a JSON schema adds to decode steps, in blocks with and without by turns."""
 
     engine_dir: Annotated[Path, Parameter(help="an engine or a folder of engines")]
     model: Annotated[
@@ -56,23 +73,28 @@ class GrammarConfig:
     ] = None
     num_seqs: Annotated[int, Parameter(help="sequences at once")] = 8
     context: Annotated[int, Parameter(help="tokens of a sequence at first")] = 128
-    steps: Annotated[int, Parameter(help="timed steps of each measurement")] = 48
-    rounds: Annotated[int, Parameter(help="pairs of measurements of each sampling")] = 5
+    pairs: Annotated[
+        int, Parameter(help="of blocks of five steps, with and without, for each sampling")
+    ] = 40
     json: JsonTarget = None
 
     def __post_init__(self) -> None:
         check_json_target(self.json)
-        check_at_least_one(self, ("num_seqs", "context", "steps", "rounds", "threads"))
+        check_at_least_one(self, ("num_seqs", "context", "pairs", "threads"))
 
 
 class GrammarTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """Medians over the rounds, in milliseconds; `overheads` has that of each pair."""
+    """Medians over the blocks, of milliseconds a step."""
 
+    schema: str
     sampling: str
     free_ms: float
     constrained_ms: float
-    overhead: float  # the median of `overheads`
-    overheads: list[float]  # constrained / free - 1
+    overhead: float  # the median of constrained / free - 1 over pairs of neighbouring blocks
+    lowest: float  # that median in 95 % of resamples of the pairs lies between these two
+    highest: float
+    sampling_ms: float  # what choosing, accepting and waiting for masks add to a step
+    masks_ms: float  # CPU time a step of the thread that works out masks while the runtime runs
 
 
 class GrammarReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,13 +113,16 @@ def run_grammar(config: GrammarConfig) -> int:
     from engines.load import EngineOptions, load_llm_engine  # only now: it loads the runtime
 
     folder = choose_engine(find_engines(config.engine_dir), config.model)
-    compiler, spec = open_compiler(folder), GrammarSpec.json_schema(SCHEMA, "schema")
-    compiler.compile(spec)
+    compiler = open_compiler(folder)
     options = EngineOptions(max_num_seqs=config.num_seqs, num_threads=config.threads)
     engine = load_llm_engine(folder, options)
     try:
         profiler = StepProfiler(engine)
-        rows = [measure_pairs(profiler, config, sampling, compiler, spec) for sampling in SAMPLINGS]
+        rows = [
+            measure_pairs(profiler, config, schema, sampling, compiler)
+            for schema in SCHEMAS
+            for sampling in _SAMPLINGS
+        ]
     finally:
         engine.close()
     report = GrammarReport(
@@ -130,50 +155,110 @@ def open_compiler(folder: EngineFolder) -> GrammarCompiler:
 def measure_pairs(
     profiler: StepProfiler,
     config: GrammarConfig,
+    schema: str,
     sampling: str,
     compiler: GrammarCompiler,
-    spec: GrammarSpec,
 ) -> GrammarTimes:
-    """Steps without and with the grammar, by turns; which comes first changes with each pair."""
-    free: list[float] = []
-    constrained: list[float] = []
-    for index in range(config.rounds):
-        for has_grammar in (index % 2 == 1, index % 2 == 0):
-            times = profiler.measure(
-                config.num_seqs,
-                config.context,
-                config.steps,
-                sampling,
-                (lambda: compiler.new_state(spec)) if has_grammar else None,
-            )
-            (constrained if has_grammar else free).append(times.step_ms)
-    overheads = [with_it / without - 1 for with_it, without in zip(constrained, free, strict=True)]
-    return GrammarTimes(
-        sampling=sampling,
-        free_ms=median(free),
-        constrained_ms=median(constrained),
-        overhead=median(overheads),
-        overheads=overheads,
+    """The same sequences advance without and with constraints, by turns.
+
+    A constraint knows the tokens of its own blocks alone, which is all the same to a model with
+    random weights and to the time. Which of a pair comes first changes with each pair.
+
+    Raises:
+        BenchmarkFailed: As `StepProfiler.begin`.
+    """
+    num_steps = 2 * _BLOCK * config.pairs
+    seqs = profiler.begin(config.num_seqs, config.context, num_steps, sampling)
+    spec = GrammarSpec.json_schema(SCHEMAS[schema], "schema")
+    constraints = [compiler.new_state(spec) for _ in seqs]
+    free: list[StepParts] = []
+    constrained: list[StepParts] = []
+    masks_ms = 0.0
+    for index in range(config.pairs):
+        for is_constrained in (index % 2 == 1, index % 2 == 0):
+            for seq, constraint in zip(seqs, constraints, strict=True):
+                seq.constraint = constraint if is_constrained else None
+            profiler.steps(1)
+            before = _masks_cpu_ms()
+            block = profiler.steps(_BLOCK - 1)
+            if is_constrained:
+                masks_ms += _masks_cpu_ms() - before
+            (constrained if is_constrained else free).append(_means(block))
+    profiler.end()
+    overheads = np.array(
+        [
+            with_it.step_ms / without.step_ms - 1
+            for with_it, without in zip(constrained, free, strict=True)
+        ]
     )
+    lowest, highest = median_interval(overheads)
+    return GrammarTimes(
+        schema=schema,
+        sampling=sampling,
+        free_ms=median(block.step_ms for block in free),
+        constrained_ms=median(block.step_ms for block in constrained),
+        overhead=float(np.median(overheads)),
+        lowest=lowest,
+        highest=highest,
+        sampling_ms=median(block.sample_ms for block in constrained)
+        - median(block.sample_ms for block in free),
+        masks_ms=masks_ms / (config.pairs * (_BLOCK - 1)),
+    )
+
+
+def _means(steps: list[StepParts]) -> StepParts:
+    return StepParts(*(fmean(values) for values in zip(*map(astuple, steps), strict=True)))
+
+
+def _masks_cpu_ms() -> float:
+    """What the threads that work out masks have used of a processor so far."""
+    clocks = [
+        time.pthread_getcpuclockid(thread.ident)
+        for thread in threading.enumerate()
+        if thread.name.startswith(THREAD_NAME) and thread.ident is not None
+    ]
+    return 1e3 * sum(map(time.clock_gettime, clocks))
+
+
+def median_interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Where the median lies in 95 % of the resamples."""
+    rng = np.random.default_rng(0)
+    medians = np.median(rng.choice(values, (_RESAMPLES, len(values))), axis=1)
+    lowest, highest = np.quantile(medians, (0.025, 0.975))
+    return float(lowest), float(highest)
+
+
+_COLUMNS = (
+    "free step, ms",
+    "with a grammar, ms",
+    "overhead",
+    "95 % interval",
+    "in the step, ms",
+    "beside it, CPU ms",
+)
 
 
 def grammar_table(report: GrammarReport) -> Table:
     """A line for each sampling."""
     table = Table(
         title=f"{report.engine} ({report.precision}), {report.num_seqs} sequences, "
-        "medians over pairs of measurements",
+        "medians over blocks of steps",
         title_justify="left",
         box=box.SIMPLE_HEAD,
     )
+    table.add_column("schema")
     table.add_column("sampling")
-    for name in ("free step, ms", "with a grammar, ms", "overhead", "lowest to highest"):
+    for name in _COLUMNS:
         table.add_column(name, justify="right")
     for row in report.rows:
         table.add_row(
+            row.schema,
             row.sampling,
             f"{row.free_ms:.2f}",
             f"{row.constrained_ms:.2f}",
             f"{row.overhead:+.1%}",
-            f"{min(row.overheads):+.1%} to {max(row.overheads):+.1%}",
+            f"{row.lowest:+.1%} to {row.highest:+.1%}",
+            f"{row.sampling_ms:.2f}",
+            f"{row.masks_ms:.2f}",
         )
     return table

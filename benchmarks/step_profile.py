@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass
 from statistics import median
 from typing import Any, cast
 
@@ -13,7 +15,6 @@ from rich import box
 from rich.table import Table
 
 from benchmarks.errors import BenchmarkFailed
-from engines.llm.constraint import TokenConstraint
 from engines.llm.engine import LLMEngine
 from engines.llm.runner import Runner
 from engines.llm.sampler import Sampler
@@ -43,6 +44,22 @@ class StepTimes(msgspec.Struct, frozen=True, kw_only=True):
     sample_ms: float
     update_ms: float
     own_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepParts:
+    """Milliseconds of one step and of its parts."""
+
+    step_ms: float
+    run_ms: float
+    schedule_ms: float
+    sample_ms: float
+    update_ms: float
+
+    @property
+    def own_ms(self) -> float:
+        """What is not the runtime's."""
+        return self.step_ms - self.run_ms
 
 
 class Timed:
@@ -87,18 +104,32 @@ class StepProfiler:
         engine.scheduler = cast(Scheduler, self._scheduler)
         engine.sampler = cast(Sampler, self._sampler)
         self._rng = np.random.default_rng(0)
+        self._seqs: list[Sequence] = []
 
-    def measure(
-        self,
-        num_seqs: int,
-        context: int,
-        num_steps: int,
-        sampling: str,
-        new_constraint: Callable[[], TokenConstraint] | None = None,
-    ) -> StepTimes:
+    def measure(self, num_seqs: int, context: int, num_steps: int, sampling: str) -> StepTimes:
         """Medians over `num_steps` steps in which `num_seqs` sequences advance.
 
-        Each sequence gets a constraint of its own where `new_constraint` makes one.
+        Raises:
+            BenchmarkFailed: As `begin`.
+        """
+        self.begin(num_seqs, context, num_steps, sampling)
+        steps = self.steps(num_steps)
+        self.end()
+        step_ms = median(step.step_ms for step in steps)
+        own_ms = median(step.own_ms for step in steps)
+        return StepTimes(
+            num_seqs=num_seqs,
+            sampling=sampling,
+            step_ms=step_ms,
+            own_ms=own_ms,
+            schedule_ms=median(step.schedule_ms for step in steps),
+            sample_ms=median(step.sample_ms for step in steps),
+            update_ms=median(step.update_ms for step in steps),
+            own_share=own_ms / step_ms if step_ms else 0.0,
+        )
+
+    def begin(self, num_seqs: int, context: int, num_steps: int, sampling: str) -> Rows[Sequence]:
+        """Bring sequences to where each step gives each a token; room for `num_steps` is left.
 
         Raises:
             BenchmarkFailed: The engine runs fewer sequences, or its context is too short.
@@ -109,48 +140,46 @@ class StepProfiler:
                 f"{num_seqs} sequences of {context + num_steps + 4} tokens were asked for, but the "
                 f"engine runs {engine.max_num_seqs} of {engine.max_context}"
             )
-        for seq_id in range(num_seqs):
-            constraint = None if new_constraint is None else new_constraint()
-            engine.add(self._sequence(seq_id, context, sampling, constraint))
+        self._seqs = [self._sequence(seq_id, context, sampling) for seq_id in range(num_seqs)]
+        for seq in self._seqs:
+            engine.add(seq)
         while len(engine.scheduler.running) < num_seqs:
             engine.step()
-        self._parts()  # of the steps before
-        steps, parts = [], []
+        return self._seqs
+
+    def steps(self, num_steps: int) -> list[StepParts]:
+        """Time some steps of the sequences that have begun."""
+        self._parts(0.0)  # what there was before
+        found = []
         for _ in range(num_steps):
             start = self._clock()
-            engine.step()
-            steps.append(1e3 * (self._clock() - start))
-            parts.append(self._parts())
-        for seq_id in range(num_seqs):
-            engine.abort(seq_id)
-        step_ms = median(steps)
-        own_ms = median(s - runtime for s, (runtime, *_) in zip(steps, parts, strict=True))
-        return StepTimes(
-            num_seqs=num_seqs,
-            sampling=sampling,
-            step_ms=step_ms,
-            own_ms=own_ms,
-            schedule_ms=median(part[1] for part in parts),
-            sample_ms=median(part[2] for part in parts),
-            update_ms=median(part[3] for part in parts),
-            own_share=own_ms / step_ms if step_ms else 0.0,
+            self._engine.step()
+            found.append(self._parts(1e3 * (self._clock() - start)))
+        return found
+
+    def end(self) -> None:
+        """Give up the sequences that have begun."""
+        for seq in self._seqs:
+            self._engine.abort(seq.seq_id)
+        self._seqs = []
+
+    def _parts(self, step_ms: float) -> StepParts:
+        scheduler = self._scheduler
+        return StepParts(
+            step_ms,
+            self._runner.take("run"),
+            scheduler.take("schedule"),
+            self._sampler.take("sample"),
+            scheduler.take("update"),
         )
 
-    def _parts(self) -> tuple[float, float, float, float]:
-        """Milliseconds of the runtime, of scheduling, sampling and updating, each since asked."""
-        scheduler = self._scheduler
-        schedule, update = scheduler.take("schedule"), scheduler.take("update")
-        return self._runner.take("run"), schedule, self._sampler.take("sample"), update
-
-    def _sequence(
-        self, seq_id: int, context: int, sampling: str, constraint: TokenConstraint | None
-    ) -> Sequence:
+    def _sequence(self, seq_id: int, context: int, sampling: str) -> Sequence:
         prompt = self._rng.integers(self._engine.vocab_size, size=context).tolist()
         room = self._engine.max_context - context
         params = SamplingParams(
             max_tokens=room, ignore_eos=True, seed=seq_id, **SAMPLINGS[sampling]  # type: ignore[arg-type]
         )  # fmt: skip
-        return Sequence.from_prompt(seq_id, prompt, params, constraint)
+        return Sequence.from_prompt(seq_id, prompt, params)
 
 
 def steps_table(rows: list[StepTimes]) -> Table:

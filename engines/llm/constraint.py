@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.llm.runner import IntArray
+from engines.llm.runner import FloatArray, IntArray
 
 TokenMask = NDArray[np.uint32]  # bit i % 32 of word i // 32 says whether token i may come
 
@@ -39,18 +39,39 @@ _FEW = 16  # a share of 1 / 16 of the vocabulary, below which ids are quicker th
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
-    """The tokens that may come next, in the form that is quicker to apply to a row of logits."""
+class FewAllowed:
+    """The tokens that may come next, by their ids."""
+
+    token_ids: IntArray  # ascending
+
+
+@dataclass(frozen=True, slots=True)
+class ManyAllowed:
+    """The tokens that may come next, as flags; the others by their ids where those are few."""
 
     flags: NDArray[np.bool_]  # [V]
-    token_ids: IntArray | None  # where they are few
+    forbidden_ids: IntArray | None
 
-    @classmethod
-    def of(cls, mask: TokenMask, vocab_size: int) -> Allowed:
-        """Unpack a mask, which may be written over afterwards."""
-        flags = np.zeros(vocab_size, np.bool_)
-        count = min(vocab_size, mask.size * 32)
-        bits = np.unpackbits(mask.view(np.uint8), count=count, bitorder="little")
-        flags[:count] = bits.view(np.bool_)
-        is_sparse = np.count_nonzero(flags) * _FEW < vocab_size
-        return cls(flags, np.flatnonzero(flags) if is_sparse else None)
+    def masked(self, logits: FloatArray) -> FloatArray:
+        """A copy of a row with the other tokens at minus infinity. [V]"""
+        if self.forbidden_ids is None:
+            return np.where(self.flags, logits, np.float32(-np.inf))
+        masked = logits.copy()
+        masked[self.forbidden_ids] = -np.inf
+        return masked
+
+
+Allowed = FewAllowed | ManyAllowed  # whichever is quicker to apply to a row of logits
+
+
+def unpack(mask: TokenMask, vocab_size: int) -> Allowed:
+    """What a mask says; it may be written over afterwards."""
+    count = min(vocab_size, mask.size * 32)
+    flags = np.unpackbits(mask.view(np.uint8), count=count, bitorder="little").view(np.bool_)
+    if count < vocab_size:
+        flags = np.concatenate([flags, np.zeros(vocab_size - count, np.bool_)])
+    num_allowed = np.count_nonzero(flags)
+    if num_allowed * _FEW < vocab_size:
+        return FewAllowed(np.flatnonzero(flags))
+    is_nearly_all = (vocab_size - num_allowed) * _FEW < vocab_size
+    return ManyAllowed(flags, np.flatnonzero(~flags) if is_nearly_all else None)

@@ -12,8 +12,8 @@ from typing import cast
 
 import numpy as np
 
-from engines.llm.candidates import likeliest
-from engines.llm.constraint import Allowed
+from engines.llm.candidates import likeliest, superset
+from engines.llm.constraint import Allowed, FewAllowed
 from engines.llm.draw import draw
 from engines.llm.draw_rows import draw_rows
 from engines.llm.mask_ahead import MasksAhead
@@ -63,15 +63,13 @@ class Sampler:
             token_id = chosen.get(index)
             if token_id is None:
                 token_id = self._draw(output, row, seq)
-            if seq.constraint is not None:
-                seq.constraint.accept(token_id)
-                self._masks.prepare(seq, self._vocab_size)
             num_logprobs = seq.sampling.num_logprobs
             if num_logprobs is None:
                 sampled.append(Sampled(token_id))
             else:
                 logprobs = token_logprobs(output.logits(row), token_id, num_logprobs)
                 sampled.append(Sampled(token_id, logprobs))
+        self._go_on(seqs, sampled)
         return sampled
 
     def forget(self, seq: Sequence) -> None:
@@ -82,6 +80,15 @@ class Sampler:
     def close(self) -> None:
         """End the thread that works out masks."""
         self._masks.close()
+
+    def _go_on(self, seqs: Rows[Sequence], sampled: list[Sampled]) -> None:
+        """Tell the constraints of their tokens, and begin with what may follow."""
+        constrained = []
+        for seq, token in zip(seqs, sampled, strict=True):
+            if seq.constraint is not None:
+                seq.constraint.accept(token.token_id)
+                constrained.append(seq)
+        self._masks.prepare(constrained, self._vocab_size)
 
     def _draw_together(
         self, output: OrderedCandidates, rows: IntArray, seqs: Rows[Sequence]
@@ -117,12 +124,13 @@ class Sampler:
     def _choose_allowed(
         self, logits: FloatArray, allowed: Allowed, sampling: SamplingParams, state: _State
     ) -> int:
-        token_ids = allowed.token_ids
-        if token_ids is None:
-            if sampling.temperature < _GREEDY and allowed.flags[best := int(logits.argmax())]:
+        if isinstance(allowed, FewAllowed):
+            token_ids = allowed.token_ids
+        else:
+            is_greedy = sampling.temperature < _GREEDY
+            if is_greedy and allowed.flags[best := int(logits.argmax())]:
                 return best
-            masked = np.where(allowed.flags, logits, np.float32(-np.inf))
-            token_id = self._choose(masked, sampling, state)
+            token_id = self._choose(allowed.masked(logits), sampling, state)
             if allowed.flags[token_id]:
                 return token_id
             # Sums in float32 can end short of the last weights, which are zeros here.
@@ -132,7 +140,10 @@ class Sampler:
     def _choose(self, logits: FloatArray, sampling: SamplingParams, state: _State) -> int:
         if sampling.temperature < _GREEDY:
             return int(logits.argmax())
-        return draw(logits, sampling, state.generator)
+        if sampling.top_k == 0:
+            return draw(logits, sampling, state.generator)
+        token_ids = superset(logits, sampling.top_k)  # spares the exponentials of all others
+        return int(token_ids[draw(logits[token_ids], sampling, state.generator)])
 
     def _state(self, seq: Sequence) -> _State:
         state = self._states.get(seq.seq_id)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 
 from benchmarks.grammar_overhead import (
-    SCHEMA,
+    SCHEMAS,
     GrammarConfig,
     GrammarReport,
     grammar_table,
     measure_pairs,
-    open_compiler,
+    median_interval,
     run_grammar,
 )
 from benchmarks.step_profile import StepProfiler
 from engines.llm.engine import LLMEngine
 from engines.llm.scheduler import SchedulerConfig
-from engines.store import find_engines
-from server.text.grammar import GrammarSpec
 from tests.benchmarks.test_step_profile import Clock, SlowRunner
 
 
@@ -51,26 +51,41 @@ def test_pairs_tell_what_the_constraint_costs():
     engine = LLMEngine(
         runner, SchedulerConfig(max_num_seqs=3, max_context=runner.max_context), 10_000, "test"
     )
-    config = GrammarConfig(engine_dir=Path(), num_seqs=2, context=8, steps=4, rounds=3)
-    spec = GrammarSpec.json_object("schema")
-    times = measure_pairs(StepProfiler(engine, clock), config, "greedy", SlowCompiler(clock), spec)
+    config = GrammarConfig(engine_dir=Path(), num_seqs=2, context=8, pairs=3)
+    times = measure_pairs(
+        StepProfiler(engine, clock), config, "text", "greedy", SlowCompiler(clock)
+    )
+    engine.close()
     assert times.free_ms == pytest.approx(59)
     assert times.constrained_ms == pytest.approx(69)
-    assert times.overhead == pytest.approx(10 / 59)
-    assert len(times.overheads) == 3
+    assert (times.lowest, times.overhead, times.highest) == pytest.approx((10 / 59,) * 3)
+    assert times.sampling_ms == pytest.approx(10)
+    assert times.masks_ms >= 0
     report = GrammarReport(
         engine="x", precision="int8", machine={}, num_seqs=2, context=8, rows=[times]
     )
     assert grammar_table(report).row_count == 1
 
 
-def test_the_schema_is_one_that_a_real_engine_follows(demo_engine_dir, tmp_path):
-    jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    (folder,) = find_engines(demo_engine_dir)
-    open_compiler(folder).compile(GrammarSpec.json_schema(SCHEMA, "schema"))
+def test_the_interval_of_noise_is_wide_and_holds_what_is_true():
+    rng = np.random.default_rng(1)
+    lowest, highest = median_interval(rng.normal(0.02, 0.1, 60))
+    assert lowest < 0.02 < highest
+    assert 0.03 < highest - lowest < 0.12
+
+
+def test_the_schemas_are_such_as_a_real_engine_follows(demo_engine_dir, tmp_path):
+    for schema in SCHEMAS.values():
+        jsonschema.Draft202012Validator.check_schema(schema)
     target = tmp_path / "report.json"
     config = GrammarConfig(
-        engine_dir=demo_engine_dir, num_seqs=2, context=8, steps=2, rounds=1, json=str(target)
+        engine_dir=demo_engine_dir, num_seqs=2, context=8, pairs=1, json=str(target)
     )
     assert run_grammar(config) == 0
-    assert "overheads" in target.read_text()
+    rows = json.loads(target.read_text())["rows"]
+    assert {(row["schema"], row["sampling"]) for row in rows} == {
+        (schema, sampling)
+        for schema in SCHEMAS
+        for sampling in ("greedy", "top-k 20, top-p 0.8", "full distribution")
+    }
+    assert all(row["masks_ms"] > 0 for row in rows)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.llm.candidates import likeliest, superset
+from engines.llm.constraint import FewAllowed, unpack
 from engines.llm.sampler import Sampler, token_logprobs
 from engines.llm.sampling_params import SamplingParams
 from engines.llm.sequence import Sequence
@@ -208,6 +209,29 @@ def test_a_greedy_answer_passes_over_a_few_forbidden_tokens():
     first, second = likeliest(logits, 2).tolist()
     drawn = constrained(logits, Among(set(range(VOCAB)) - {first}, None), 2, temperature=0)
     assert drawn == [second, first]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([1, 30, 120, 130, 1000, VOCAB - 130, VOCAB - 120, VOCAB - 1, VOCAB]),
+    st.integers(0, 5),
+    st.sampled_from([VOCAB, VOCAB - 64]),
+)
+def test_a_mask_says_the_same_in_each_of_its_forms(num_allowed, seed, num_bits):
+    rng = np.random.default_rng(seed)
+    expected = rng.permutation(VOCAB) < num_allowed
+    bits = np.zeros(-(-VOCAB // 32) * 32, np.uint8)
+    bits[:VOCAB] = expected
+    mask = np.packbits(bits, bitorder="little").view(np.uint32)[: num_bits // 32 + 1]
+    expected[mask.size * 32 :] = False  # columns that the tokenizer knows nothing of
+    found = unpack(mask, VOCAB)
+    if isinstance(found, FewAllowed):
+        assert found.token_ids.tolist() == np.flatnonzero(expected).tolist()
+    else:
+        assert found.flags.tolist() == expected.tolist()
+        logits = random_logits(seed)
+        assert np.array_equal(found.masked(logits), np.where(expected, logits, -np.inf))
+    assert isinstance(found, FewAllowed) == (expected.sum() * 16 < VOCAB)
 
 
 def test_what_follows_a_token_is_worked_out_at_once_by_another_thread():
