@@ -115,7 +115,7 @@ class TextEncoderSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TensorSignature(msgspec.Struct, frozen=True, kw_only=True):
-    """An input or output of a graph; a name in its shape is a size that differs between runs."""
+    """An input or output; a name in its shape differs between runs, `name - 2` is two less."""
 
     dtype: Literal["float32", "int64"]
     shape: tuple[int | str, ...]

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from engines.manifest import Target
 from export.diffusion.build import INT8_FAMILIES
+from export.diffusion.gpu.layouts import gpu_precisions
 from export.diffusion.pipelines import PIPELINES
 from export.qwen.families import FAMILIES, Family
 from export.qwen.target import PRECISIONS
@@ -80,7 +81,8 @@ def family_rows() -> Iterator[FamilyRow]:
     for name in dict.fromkeys(pipeline.family for pipeline in PIPELINES.values()):
         classes = (kind for kind, pipeline in PIPELINES.items() if pipeline.family == name)
         precisions = "int8, fp32" if name in INT8_FAMILIES else "fp32"
-        yield _row(name, classes, f"CPU: {precisions}; GPUs: see docs/export.md")
+        on_gpus = ", ".join(gpu_precisions(name))
+        yield _row(name, classes, f"CPU: {precisions}; CUDA and TensorRT: {on_gpus}")
 
 
 def render() -> str:

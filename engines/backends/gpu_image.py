@@ -139,7 +139,7 @@ class _Component:
         arrays: dict[str, DeviceArray] = {}
         num_bytes = 0
         for name, tensor in tensors.items():
-            shape = tuple(sizes[s] if isinstance(s, str) else s for s in tensor.shape)
+            shape = tuple(_size(s, sizes) if isinstance(s, str) else s for s in tensor.shape)
             arrays[name] = DeviceArray(num_bytes, tensor.dtype, shape)
             num_bytes += -(-arrays[name].num_bytes // _ALIGNMENT) * _ALIGNMENT
         memory = Buffer(num_bytes)
@@ -171,6 +171,12 @@ class _Component:
             elif picture in sizes:
                 sizes[side] = sizes[picture] // scale
         return sizes
+
+
+def _size(name: str, sizes: Mapping[str, int]) -> int:
+    """The size of that name; `num_ids - 34` is so much less than `num_ids`."""
+    name, _, less = name.partition(" - ")
+    return sizes[name] - int(less or 0)
 
 
 _ALIGNMENT = 256  # of every array, as the GPU's own allocator aligns

@@ -109,6 +109,10 @@ def _sizes(spec: ImageSpec, *, is_denoiser: bool) -> dict[str, Sizes]:
     )
     tokens = texts + spec.num_empty_rows
     found["num_tokens"] = 1, tokens, tokens
+    for encoder in spec.text_encoders:
+        if encoder.pad_token_id is None:  # it reads each text as long as it is
+            empty = len(encoder.prefix_token_ids) + len(encoder.suffix_token_ids)
+            found["num_ids"] = empty, encoder.max_length, encoder.max_length
     found["batch"] = (1, _USUAL_ROWS, MAX_ROWS) if is_denoiser else (1, 1, _USUAL_ROWS)
     return found
 

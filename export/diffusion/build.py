@@ -19,15 +19,15 @@ from export.diffusion.engine import (
     compile_image_engine,
     write_settings,
 )
-from export.diffusion.gpu.layouts import GpuPrecision
 from export.diffusion.pipelines import Family
 from export.errors import ExportError, VerificationFailed
 from export.memory import available_memory
 from export.progress import Progress
 
-ImagePrecision = Literal["fp32", "fp16", "int8"]
+ImagePrecision = Literal["fp32", "fp16", "bf16", "int8"]
+_ON_GPUS: tuple[ImagePrecision, ...] = ("fp16", "bf16", "fp32")
 PRECISIONS: Mapping[Target, tuple[ImagePrecision, ...]] = MappingProxyType(
-    {"ort-cpu": ("int8", "fp32"), "cuda": ("fp16", "fp32"), "tensorrt": ("fp16", "fp32")}
+    {"ort-cpu": ("int8", "fp32"), "cuda": _ON_GPUS, "tensorrt": _ON_GPUS}
 )
 
 INT8_FAMILIES: tuple[Family, ...] = ("stable-diffusion", "stable-diffusion-xl")
@@ -41,8 +41,8 @@ class ImageBuildOptions:
     """How to build.
 
     Attributes:
-        precision: What was asked for; None is int8 where it is possible and good enough, and fp16
-            for a GPU.
+        precision: What was asked for; None is int8 where it is possible and good enough, and for a
+            GPU what the family is compiled in first.
         calibration_prompts: What the model draws while its activations are measured.
         verify: Whether pictures in int8 are compared with those in fp32.
         force: Whether int8 is kept where they differ too much.
@@ -57,13 +57,13 @@ class ImageBuildOptions:
 
 
 def image_precision(asked: str | None, target: Target) -> ImagePrecision | None:
-    """What was asked for, or what a target has where nothing was; None leaves it to the pictures.
+    """What was asked for; None leaves it to the family and the pictures.
 
     Raises:
         ExportError: Image models have no such precision there.
     """
     if asked is None:
-        return None if target == "ort-cpu" else "fp16"
+        return None
     for precision in PRECISIONS[target]:
         if precision == asked:
             return precision
@@ -83,8 +83,10 @@ def build_image_engine(
         VerificationFailed: Int8 was asked for, and its pictures differ too much from fp32.
     """
     if options.target != "ort-cpu":
-        precision: GpuPrecision = "fp32" if options.precision == "fp32" else "fp16"
-        return compile_gpu_image_engine(plan, engine_dir, progress, options.target, precision)
+        assert options.precision != "int8", "image_precision refuses it"
+        return compile_gpu_image_engine(
+            plan, engine_dir, progress, options.target, options.precision
+        )
     if options.precision == "fp32":
         return compile_image_engine(plan, engine_dir, progress)
     obstacle = _obstacle(plan, options)

@@ -18,7 +18,7 @@ from export.compile import built_with
 from export.diffusion.checkpoint import DiffusionCheckpoint
 from export.diffusion.compile import ComponentGraph, compile_component, plan_graphs
 from export.diffusion.gpu.builder import GpuGraphBuilder
-from export.diffusion.gpu.layouts import GpuPrecision, gpu_layouts
+from export.diffusion.gpu.layouts import GpuPrecision, gpu_layouts, gpu_precisions
 from export.diffusion.quantization.precision import Int8Precision, Ranges, describe_layouts
 from export.diffusion.spec import image_spec, read_tokenizers
 from export.diffusion.tokenizer import PromptTokenizer
@@ -86,13 +86,14 @@ def compile_gpu_image_engine(
     engine_dir: Path,
     progress: Progress,
     target: Target,
-    precision: GpuPrecision,
+    precision: GpuPrecision | None,
 ) -> Manifest:
-    """The same for a GPU.
+    """The same for a GPU; no precision is the family's default.
 
     Raises:
-        ExportError: A component is of a class that has no layout for a GPU.
+        ExportError: The family is not compiled in that precision.
     """
+    precision = precision or gpu_precisions(plan.checkpoint.pipeline.family)[0]
     layouts = gpu_layouts(plan.checkpoint, precision, standard_only=target == "tensorrt")
     source_hash = _hash_weights(plan.checkpoint, progress)
     files: dict[str, FileEntry] = {}
@@ -115,7 +116,7 @@ def compile_gpu_image_engine(
     if target == "tensorrt":
         spec = msgspec.structs.replace(spec, max_side=_largest_side(spec))
     manifest = _describe(plan, engine_dir, source_hash, files, spec)
-    node_precision = {name: layout.precision for name, layout in layouts.items()}
+    node_precision = {name: layout.description for name, layout in layouts.items()}
     return msgspec.structs.replace(
         manifest, precision=precision, node_precision=node_precision, target=target
     )

@@ -24,8 +24,10 @@ from export.diffusion.checkpoint import open_diffusion_checkpoint
 from export.diffusion.engine import plan_image_engine
 from export.report import QuietProgress
 from tests.export.diffusion.pictures import draw, make_request, open_engine
+from tests.export.diffusion.qwen_image.tiny import make_qwen_image
 from tests.export.diffusion.tiny_pipelines import PIPELINES
 
+MAKERS = PIPELINES | {"qwen-image": make_qwen_image}
 CLOSE = 1  # of 255
 OPTIONS = ImageEngineOptions(num_threads=1)
 
@@ -37,7 +39,7 @@ def compiled(tmp_path_factory):
 
     def make(name, target="ort-cpu"):
         if name not in made:
-            made[name] = PIPELINES[name](tmp_path_factory.mktemp("pipelines") / name)
+            made[name] = MAKERS[name](tmp_path_factory.mktemp("pipelines") / name)
         if (name, target) not in made:
             folder = tmp_path_factory.mktemp("engines") / f"{name}-{target}"
             folder.mkdir()
@@ -88,14 +90,14 @@ def assert_same_pictures(engine, folder, cpu_folder):
         assert np.abs(picture.astype(int) - other).max() <= CLOSE
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "qwen-image"])
 def test_the_graphs_for_cuda_draw_what_the_cpu_engine_draws(host_cuda, compiled, name):
     engine = on_host(compiled(name, "cuda"))
     assert_same_pictures(engine, compiled(name, "cuda"), compiled(name))
     engine.close()
 
 
-@pytest.mark.parametrize("name", ["sd15", "sd3"])
+@pytest.mark.parametrize("name", ["sd15", "sd3", "qwen-image"])
 def test_plans_draw_what_the_cpu_engine_draws(host_tensorrt, compiled, tmp_path, name):
     folder = shutil.copytree(compiled(name, "tensorrt"), tmp_path / name)
     engine = load_image_engine(reload(folder), ImageEngineOptions(num_threads=1, rebuild=True))
@@ -120,7 +122,7 @@ def test_plans_are_built_once_and_are_files_of_the_engine(host_tensorrt, compile
     assert (folder / "unet.plan").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3", "flux-dev"])
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3", "flux-dev", "qwen-image"])
 def test_profiles_take_the_smallest_and_the_largest_picture(compiled, name):
     spec = read_manifest(compiled(name, "tensorrt")).image
     profile = image_profile(spec, spec.graphs[spec.denoiser])

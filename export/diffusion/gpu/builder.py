@@ -1,19 +1,21 @@
-"""A graph builder that knows the type of every value, and puts casts where half precision ends.
+"""A graph builder that knows the type of every value, and puts casts where 16 bits end.
 
 The emitters of all families draw for the CPU, in float32. Every node that they make passes here,
-so this is the one place that makes a graph for a GPU of it: nodes in half precision, but for those
+so this is the one place that makes a graph for a GPU of it: nodes in 16 bits, but for those
 that need more, and operators of ONNX Runtime written out where the target does not have them.
 Inputs and outputs of the graph stay float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -23,13 +25,22 @@ from export.diffusion.gpu.standard import EXPANSIONS, needs_expansion
 from export.graph import GraphBuilder
 from export.weights import WeightsFile
 
-FLOAT, HALF, DOUBLE = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE
-_FLOATS = (FLOAT, HALF)
-_HALF_MAX = float(np.finfo(np.float16).max)
+FLOAT, DOUBLE = ir.DataType.FLOAT, ir.DataType.DOUBLE
+_FLOATS = (FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_NUMPY_TYPES: Mapping[ir.DataType, type[np.generic]] = MappingProxyType(
+    {
+        FLOAT: np.float32,
+        ir.DataType.FLOAT16: np.float16,
+        ir.DataType.BFLOAT16: ml_dtypes.bfloat16,
+    }
+)
+_TYPES = {"fp32": FLOAT, "fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 
-# What multiplies by weights: the cost of a model, and the reason for half precision.
-_PRODUCTS = frozenset({"Conv", "MatMul", "FusedMatMul", "MultiHeadAttention"})
-# Sums over many squares, which half precision cannot hold; the result is small again.
+# What multiplies by weights: the cost of a model, and the reason for 16 bits.
+_PRODUCTS = frozenset(
+    {"Conv", "MatMul", "FusedMatMul", "GroupQueryAttention", "MultiHeadAttention"}
+)
+# Sums over many squares, which fp16 cannot hold; the result is small again.
 _NORMS = frozenset({"InstanceNormalization", "LayerNormalization", "SimplifiedLayerNormalization"})
 # Where an angle or an exponent is off by a thousandth, the result is off by as much or more.
 _PRECISE = frozenset({"Sin", "Cos", "Exp", "ReduceL2", "RotaryEmbedding"})
@@ -47,21 +58,23 @@ class GpuLayout:
     """How one component is drawn.
 
     Attributes:
-        half: Whether it is in half precision at all.
+        precision: What most nodes compute in.
         wide: Globs over the names of nodes that are float32 in any case, and give it.
+        exact: Globs over the names of weights that are stored in float32 in any case.
         standard_only: Whether the operators of com.microsoft are written out.
     """
 
-    half: bool
+    precision: Literal["fp32", "fp16", "bf16"]
     wide: tuple[str, ...] = ()
+    exact: tuple[str, ...] = ()
     standard_only: bool = False
 
     @property
-    def precision(self) -> str:
-        """As the manifest names it."""
-        if not self.half:
-            return "fp32"
-        return f"fp16, {', '.join(self.wide)} fp32" if self.wide else "fp16"
+    def description(self) -> str:
+        """As the manifest has it."""
+        if self.precision == "fp32" or not self.wide:
+            return self.precision
+        return f"{self.precision}, {', '.join(self.wide)} fp32"
 
 
 class GpuGraphBuilder(GraphBuilder):
@@ -70,6 +83,7 @@ class GpuGraphBuilder(GraphBuilder):
     def __init__(self, weights: WeightsFile, name: str, layout: GpuLayout) -> None:
         super().__init__(weights, name)
         self._layout = layout
+        self._narrow = _TYPES[layout.precision]
         self._types: dict[ir.Value, ir.DataType] = {}
         self._stored: set[ir.Value] = set()
         self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
@@ -81,12 +95,12 @@ class GpuGraphBuilder(GraphBuilder):
         return value
 
     def output(self, value: ir.Value, name: str, dtype: str, shape: list[int | str]) -> None:
-        if self._types[value] is HALF:
+        if self._types[value] in _FLOATS and self._types[value] is not FLOAT:
             value = self._cast(value, FLOAT, f"{value.name}.result")
         super().output(value, name, dtype, shape)
 
     def weight(self, name: str, array: NDArray[Any]) -> ir.Value:
-        return self._keep(super().weight(name, self._stored_as(array)))
+        return self._keep(super().weight(name, self._stored_as(name, array)))
 
     def weight_in_blocks(
         self,
@@ -95,10 +109,10 @@ class GpuGraphBuilder(GraphBuilder):
         blocks: Iterable[NDArray[Any]],
         dtype: type[np.generic] = np.float32,
     ) -> ir.Value:
-        """In half precision as it comes: a number beyond it would be infinite from then on."""
-        if self._layout.half:
-            dtype = np.float16
-            blocks = (block.astype(np.float16) for block in blocks)
+        """In 16 bits as it comes: a number beyond fp16 would be infinite from then on."""
+        if self._narrow is not FLOAT:
+            dtype = _NUMPY_TYPES[self._narrow]
+            blocks = (block.astype(dtype) for block in blocks)
         return self._keep(super().weight_in_blocks(name, shape, blocks, dtype))
 
     def constant(self, name: str, array: NDArray[Any]) -> ir.Value:
@@ -160,21 +174,19 @@ class GpuGraphBuilder(GraphBuilder):
         floats = [v for v in inputs if v is not None and self._types[v] in _FLOATS]
         if op_type in _FIXED_RESULTS or op_type == "Cast" or not floats:
             return None, None
-        if not self._layout.half or self._is_wide(name):
+        narrow = self._narrow
+        if narrow is FLOAT or _matches(name, self._layout.wide):
             return FLOAT, FLOAT
         if op_type in _NORMS:
-            return FLOAT, HALF
+            return FLOAT, narrow
         if op_type in _PRECISE:
             return FLOAT, FLOAT
         if op_type in _PRODUCTS:
-            return HALF, HALF
+            return narrow, narrow
         moving = [value for value in floats if value not in self._stored] or floats
         # Among values of both kinds the narrow ones win, but for those that are named as wide.
-        kind = HALF if any(self._types[value] is HALF for value in moving) else FLOAT
+        kind = narrow if any(self._types[value] is narrow for value in moving) else FLOAT
         return kind, kind
-
-    def _is_wide(self, name: str) -> bool:
-        return any(fnmatchcase(name, pattern) for pattern in self._layout.wide)
 
     def _result(
         self, op_type: str, inputs: list[ir.Value | None], attributes: dict[str, Any]
@@ -190,7 +202,7 @@ class GpuGraphBuilder(GraphBuilder):
         if value is None or self._types[value] not in _FLOATS or self._types[value] is dtype:
             return value
         if (value, dtype) not in self._casts:
-            suffix = "half" if dtype is HALF else "float"
+            suffix = "float" if dtype is FLOAT else "narrow"
             self._casts[value, dtype] = self._cast(value, dtype, f"{value.name}.as_{suffix}")
         return self._casts[value, dtype]
 
@@ -201,19 +213,24 @@ class GpuGraphBuilder(GraphBuilder):
             self._stored.add(cast)
         return cast
 
-    def _stored_as(self, array: NDArray[Any]) -> NDArray[Any]:
-        """In half precision, where it holds what the weight holds."""
-        if not self._layout.half or array.dtype != np.float32 or array.size == 0:
+    def _stored_as(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        """In 16 bits, where they hold what the weight holds."""
+        if array.dtype != np.float32 or _matches(name, self._layout.exact):
             return array
-        if float(np.abs(array).max()) > _HALF_MAX:
+        dtype = _NUMPY_TYPES[self._narrow]
+        if array.size and float(np.abs(array).max()) > float(ml_dtypes.finfo(dtype).max):
             return array
-        return array.astype(np.float16)
+        return array.astype(dtype, copy=False)
 
     def _keep(self, value: ir.Value) -> ir.Value:
         assert value.dtype is not None
         self._types[value] = value.dtype
         self._stored.add(value)
         return value
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _signature(value: ir.Value) -> TensorSignature:

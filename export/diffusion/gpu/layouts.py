@@ -11,7 +11,10 @@ from export.diffusion.gpu.builder import GpuLayout
 from export.diffusion.pipelines import Family
 from export.errors import ExportError
 
-GpuPrecision = Literal["fp16", "fp32"]
+GpuPrecision = Literal["fp16", "bf16", "fp32"]
+
+# Qwen-Image was trained in bf16, and its activations exceed what fp16 holds.
+_NEEDS_BF16: tuple[Family, ...] = ("qwen-image",)
 
 # Sums that grow from layer to layer: in transformers they pass what half precision holds.
 _RESIDUAL_SUMS = ("*.sum",)
@@ -23,12 +26,18 @@ _WIDE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "CLIPTextModel": _RESIDUAL_SUMS,
         "CLIPTextModelWithProjection": _RESIDUAL_SUMS,
         "T5EncoderModel": (*_RESIDUAL_SUMS, "*.DenseReluDense.wo.*"),
-        "UNet2DConditionModel": (),
+        "Qwen2_5_VLForConditionalGeneration": (*_RESIDUAL_SUMS, "*.rotated.*"),
         "SD3Transformer2DModel": _RESIDUAL_SUMS,
         "FluxTransformer2DModel": _RESIDUAL_SUMS,
-        "AutoencoderKL": (),
+        "QwenImageTransformer2DModel": _RESIDUAL_SUMS,
     }
 )
+_EXACT = ("rope.*",)  # weights: tables of angles
+
+
+def gpu_precisions(family: Family) -> tuple[GpuPrecision, ...]:
+    """What a family is compiled in for GPUs, the default first."""
+    return ("bf16", "fp32") if family in _NEEDS_BF16 else ("fp16", "fp32")
 
 
 def gpu_layouts(
@@ -37,31 +46,36 @@ def gpu_layouts(
     """The layout of each component.
 
     Raises:
-        ExportError: There is none for one of them.
+        ExportError: The family is not compiled in that precision.
     """
+    family = checkpoint.pipeline.family
+    allowed = gpu_precisions(family)
+    if precision not in allowed:
+        raise ExportError(
+            f"--precision is {precision}, but {family} is compiled for GPUs in "
+            f"{' or '.join(allowed)}: choose one"
+        )
     return {
-        name: _layout(component, checkpoint.pipeline.family, precision, standard_only)
+        name: GpuLayout(
+            precision="fp32" if _is_upcast(component, family) else precision,
+            wide=_WIDE.get(component.class_name, ()),
+            exact=_EXACT,
+            standard_only=standard_only,
+        )
         for name, component in checkpoint.components.items()
     }
 
 
-def _layout(
-    component: Component, family: Family, precision: GpuPrecision, standard_only: bool
-) -> GpuLayout:
-    if component.class_name not in _WIDE:
-        raise ExportError(
-            f"the {component.name} is a {component.class_name}, which is not compiled for GPUs: "
-            "its activations exceed what fp16 holds; choose --target ort-cpu"
-        )
-    # The autoencoder of SDXL exceeds half precision, and its config says so; that of the others
-    # leaves the setting at its default, and does not.
-    upcast = (
+def _is_upcast(component: Component, family: Family) -> bool:
+    """Whether a component is float32 as a whole.
+
+    The autoencoder of SDXL exceeds half precision, and its config says so; that of the others
+    leaves the setting at its default, and does not. Convolutions have no bf16 in ONNX's opset 21.
+    """
+    if component.class_name == "AutoencoderKLQwenImage":
+        return True
+    return (
         component.class_name == "AutoencoderKL"
         and family == "stable-diffusion-xl"
-        and component.config.get("force_upcast", True)
-    )
-    return GpuLayout(
-        half=precision == "fp16" and not upcast,
-        wide=_WIDE[component.class_name],
-        standard_only=standard_only,
+        and bool(component.config.get("force_upcast", True))
     )

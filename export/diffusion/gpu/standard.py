@@ -1,7 +1,6 @@
 """Operators of ONNX Runtime, written out in those of the ONNX standard.
 
-TensorRT parses no other. Attention takes the form that TensorRT fuses: two products around a
-softmax, with both factors of the first scaled before it, so that half precision holds the scores.
+TensorRT parses no other.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from export.diffusion.gpu.attention import attention, grouped_query_attention
 from export.graph import GraphBuilder, scalar
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 Inputs = list[ir.Value | None]
 Expansion = Callable[[GraphBuilder, Inputs, str, dict[str, Any]], ir.Value]
 
-_MASKED = -1e4  # far below every score, and within half precision
-
 
 def needs_expansion(
     graph: GpuGraphBuilder, op_type: str, inputs: Inputs, *, standard_only: bool
@@ -30,10 +28,13 @@ def needs_expansion(
     """Whether a node has to be written out.
 
     Norms with a scale for each element of the batch are so for every GPU: the standard does not
-    ask a runtime for them.
+    ask a runtime for them. So is attention with shared keys, which the provider for CUDA has in
+    half precision alone; it reads prompts, once for a picture.
     """
     if op_type == "LayerNormalization":
         return not all(graph.is_stored(value) for value in inputs[1:])
+    if op_type == "GroupQueryAttention":
+        return True
     return standard_only and op_type in EXPANSIONS
 
 
@@ -79,49 +80,6 @@ def _unit(graph: GraphBuilder, x: ir.Value | None, name: str, epsilon: float) ->
     return graph.op("Div", [x, graph.op("Sqrt", [size], f"{name}.size")], f"{name}.unit")
 
 
-def _attention(graph: GraphBuilder, inputs: Inputs, name: str, attributes: Any) -> ir.Value:
-    query, key, value, *others = inputs
-    bias = others[2] if others else None
-    count, root = attributes["num_heads"], attributes["scale"] ** 0.5
-    sides = [(query, "query", [0, 2, 1, 3]), (key, "key", [0, 2, 3, 1])]
-    if root != 1:
-        factor = graph.constant(f"scale.{root:g}", scalar(root, np.float32))
-        sides = [
-            (graph.op("Mul", [x, factor], f"{name}.{kind}.scaled"), kind, perm)
-            for x, kind, perm in sides
-        ]
-    queries, keys = (_by_head(graph, x, f"{name}.{kind}", count, perm) for x, kind, perm in sides)
-    scores = graph.op("MatMul", [queries, keys], f"{name}.scores")  # [B, heads, S, T]
-    if attributes.get("unidirectional"):
-        bias = _causal_bias(graph, query, name)
-    if bias is not None:
-        scores = graph.op("Add", [scores, bias], f"{name}.biased")
-    shares = graph.op("Softmax", [scores], f"{name}.shares", axis=-1)
-    values = _by_head(graph, value, f"{name}.value", count, [0, 2, 1, 3])
-    read = graph.op("MatMul", [shares, values], f"{name}.read")
-    rows = graph.op("Transpose", [read], f"{name}.by_row", perm=[0, 2, 1, 3])
-    return graph.op("Reshape", [rows, graph.constant("flat_heads.all", np.array([0, 0, -1]))], name)
-
-
-def _by_head(
-    graph: GraphBuilder, x: ir.Value | None, name: str, count: int, perm: list[int]
-) -> ir.Value:
-    """[B, S, C] -> [B, S, heads, C / heads], in the order of `perm`."""
-    shape = graph.constant(f"heads.{count}", np.array([0, 0, count, -1]))
-    split = graph.op("Reshape", [x, shape], f"{name}.split")
-    return graph.op("Transpose", [split], f"{name}.heads", perm=perm)
-
-
-def _causal_bias(graph: GraphBuilder, rows: ir.Value | None, name: str) -> ir.Value:
-    """[T, T]: 0 up to the diagonal, and beyond it what no share is left of."""
-    length = graph.op("Shape", [rows], f"{name}.length", start=1, end=2)
-    square = graph.op("Concat", [length, length], f"{name}.square", axis=0)
-    masked = graph.constant("masked", scalar(_MASKED, np.float32))
-    full = graph.op("Expand", [masked, square], f"{name}.full")
-    one = graph.constant("above_diagonal", scalar(1, np.int64))
-    return graph.op("Trilu", [full, one], f"{name}.causal", upper=1)
-
-
 def _rotary(graph: GraphBuilder, inputs: Inputs, name: str, attributes: Any) -> ir.Value:
     """A pair is two neighbours: (a, b) -> (a cos - b sin, b cos + a sin)."""
     assert attributes["interleaved"] == 1, "the other order of pairs is not used"
@@ -149,8 +107,9 @@ def _rotary(graph: GraphBuilder, inputs: Inputs, name: str, attributes: Any) -> 
 EXPANSIONS: Mapping[str, Expansion] = MappingProxyType(
     {
         "FusedMatMul": _fused_matmul,
+        "GroupQueryAttention": grouped_query_attention,
         "LayerNormalization": _layer_norm,
-        "MultiHeadAttention": _attention,
+        "MultiHeadAttention": attention,
         "QuickGelu": _quick_gelu,
         "RotaryEmbedding": _rotary,
         "SimplifiedLayerNormalization": _rms_norm,

@@ -86,24 +86,29 @@ class LayoutEmitter:
         two = graph.constant("two", np.array([2]))
         longest = graph.op("Max", [grid.height, grid.width], "longest_side")
         first = graph.op("Div", [longest, two], "text.first_position")
-        positions = graph.op("Add", [self._count(num_text, "text"), first], "text.positions")
-        column = self._column(positions, axes=[1])  # [T, 1]
+        end = graph.op("Add", [first, num_text], "text.end")
+        column = self._column(self._range(first, end, "text.positions"), axes=[1])  # [T, 1]
         return graph.op("Mul", [column, self._frequencies(None)], "text.angles")
 
     def _centred(self, size: ir.Value, name: str, axes: list[int]) -> ir.Value:
         graph = self._graph
         half = graph.op("Div", [size, graph.constant("two", np.array([2]))], f"{name}.half")
-        before = graph.op("Sub", [size, half], f"{name}.before_centre")
-        positions = graph.op("Sub", [self._count(size, name), before], f"{name}.positions")
-        return self._column(positions, axes)
+        first = graph.op("Sub", [half, size], f"{name}.first")
+        return self._column(self._range(first, half, f"{name}.positions"), axes)
 
-    def _count(self, size: ir.Value, name: str) -> ir.Value:
-        """0 to `size` [1], half-open."""
+    def _range(self, first: ir.Value, end: ir.Value, name: str) -> ir.Value:
+        """`first` [1] to `end` [1], half-open.
+
+        Sums with shapes stay in what a range is told of: a GPU's runtime computes those on the
+        host, and nothing has to be sent there.
+        """
         graph = self._graph
-        first = graph.constant("count.first", scalar(0, np.int64))
-        step = graph.constant("count.step", scalar(1, np.int64))
-        stop = graph.op("Squeeze", [size], f"{name}.size")
-        return graph.op("Range", [first, stop, step], f"{name}.count")
+        step = graph.constant("range.step", scalar(1, np.int64))
+        bounds = [
+            graph.op("Squeeze", [bound], f"{name}.{kind}")
+            for kind, bound in (("first", first), ("end", end))
+        ]
+        return graph.op("Range", [*bounds, step], name)
 
     def _column(self, positions: ir.Value, axes: list[int]) -> ir.Value:
         graph, name = self._graph, positions.name
@@ -129,7 +134,8 @@ class LayoutEmitter:
         4,096 patches is 1.6 GB a row.
         """
         graph = self._graph
-        tokens = self._count(num_text, "mask")
+        nobody = graph.constant("mask.first", np.array([0]))
+        tokens = self._range(nobody, num_text, "mask.tokens")
         rows = graph.op("Unsqueeze", [lengths, graph.constant("last", np.array([-1]))], "limits")
         counts = graph.op("Less", [tokens, rows], "counts")  # [B, T]
         nothing = graph.constant("nothing", scalar(0, np.float32))

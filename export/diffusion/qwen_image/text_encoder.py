@@ -79,7 +79,8 @@ class QwenTextEncoderEmitter:
             )
         )
         kept = graph.op("Slice", [normed, first, end, axis], "kept")
-        graph.output(kept, "hidden_states", "float32", ["batch", "num_tokens", config.hidden_size])
+        kept_rows = f"num_ids - {NUM_DROPPED_ROWS}"
+        graph.output(kept, "hidden_states", "float32", ["batch", kept_rows, config.hidden_size])
 
     def _lengths(self, input_ids: ir.Value) -> tuple[ir.Value, ir.Value]:
         """What the attention is told of a batch: int32 [B] of T - 1, and int32 [] of T."""
