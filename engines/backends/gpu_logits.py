@@ -31,9 +31,9 @@ class GpuLogits:
     def num_candidates(self) -> int:
         return int(self.candidate_ids.shape[1])
 
-    def ordered_candidates(self, rows: IntArray) -> tuple[IntArray, FloatArray]:
+    def ordered_candidates(self, rows: IntArray, k: int) -> tuple[IntArray, FloatArray]:
         places = self.rows[rows]
-        return self.candidate_ids[places], self.candidate_logits[places]
+        return self.candidate_ids[places, :k], self.candidate_logits[places, :k]
 
     def argmax(self, rows: IntArray) -> IntArray:
         likeliest: IntArray = self.candidate_ids[self.rows[rows], 0]

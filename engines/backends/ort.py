@@ -15,36 +15,12 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from engines.backends.host_logits import HostLogits
 from engines.backends.ort_session import open_session
 from engines.backends.slot_arrays import SlotArray
 from engines.errors import RunFailed
-from engines.llm.candidates import superset
 from engines.llm.runner import Batch, FloatArray, IntArray
 from engines.manifest import ChatSpec
-
-
-@dataclass(frozen=True, slots=True)
-class HostLogits:
-    """Logits in host memory, read where the runtime wrote them.
-
-    Row i of the output is `values[positions[i]]`: a decode step computes idle rows too.
-    """
-
-    values: FloatArray  # [n, num_tokens]
-    positions: IntArray  # [R]
-
-    def argmax(self, rows: IntArray) -> IntArray:
-        found = (self.values[position].argmax() for position in self.positions[rows])
-        return np.fromiter(found, np.int64, len(rows))
-
-    def candidates(self, row: int, k: int) -> tuple[IntArray, FloatArray]:
-        values = self.logits(row)
-        token_ids = superset(values, k)
-        return token_ids, values[token_ids]
-
-    def logits(self, row: int) -> FloatArray:
-        values: FloatArray = self.values[self.positions[row]]
-        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +31,7 @@ class _Decode:
     input_ids: IntArray  # [n, 1]
     seqlens_k: NDArray[np.int32]  # [n]
     total_length: NDArray[np.int32]  # []
-    logit_indices: IntArray  # [n]
+    outputs: dict[str, FloatArray]  # of n rows each
 
 
 class OrtCpuRunner:
@@ -73,7 +49,12 @@ class OrtCpuRunner:
         num_rows = max_context + spec.spare_rows
         self._arrays = [SlotArray(state, num_slots, num_rows) for state in spec.states]
         self._fixed = [array for array in self._arrays if not array.grows]
-        self._logits = np.empty((num_slots, spec.vocab_size), np.float32)
+        self.bytes_per_token = sum(array.bytes_per_token for array in self._arrays)
+        self.bytes_per_slot = sum(array.bytes_per_slot for array in self._fixed)
+        shapes = {output.name: output.shape for output in self._session.get_outputs()}
+        # The maxima of blocks of the logits, of graphs that give them.
+        self._num_blocks = int(shapes.get("block_maxima", (0, 0))[1])
+        self._outputs = self._new_outputs(num_slots)
         self._decodes: dict[int, _Decode] = {}
 
     @property
@@ -87,14 +68,6 @@ class OrtCpuRunner:
     @property
     def vocab_size(self) -> int:
         return self._spec.num_tokens
-
-    @property
-    def bytes_per_token(self) -> int:
-        return sum(array.bytes_per_token for array in self._arrays)
-
-    @property
-    def bytes_per_slot(self) -> int:
-        return sum(array.bytes_per_slot for array in self._fixed)
 
     def run(self, batch: Batch) -> HostLogits:
         for row in np.flatnonzero(batch.past_lens == 0) if self._fixed else ():
@@ -138,7 +111,7 @@ class OrtCpuRunner:
         decode.seqlens_k[:] = batch.past_lens
         decode.total_length[...] = batch.past_lens.max() + 1
         self._execute(self._decode_session, decode.binding)
-        return HostLogits(self._logits[:num_rows, : self.vocab_size], batch.logit_indices)
+        return self._answer(decode.outputs, batch.logit_indices)
 
     def _run_prefill(self, batch: Batch) -> HostLogits:
         num_rows = len(batch.logit_indices)
@@ -150,12 +123,16 @@ class OrtCpuRunner:
             "total_sequence_length": total,
             "logit_indices": batch.logit_indices.astype(np.int64, copy=False),
         }
-        is_small = num_rows <= len(self._logits)
-        logits = self._logits[:num_rows] if is_small else self._new_logits(num_rows)
+        outputs = self._outputs_of(num_rows)
         # A prompt of one token goes where every other token by itself does, whatever its slot.
         session = self._decode_session if size == 1 else self._session
-        self._execute(session, self._bind(session, inputs, logits, batch.first_slot, 1))
-        return HostLogits(logits[:, : self.vocab_size], np.arange(num_rows))
+        self._execute(session, self._bind(session, inputs, outputs, batch.first_slot, 1))
+        return self._answer(outputs, np.arange(num_rows))
+
+    def _answer(self, outputs: dict[str, FloatArray], positions: IntArray) -> HostLogits:
+        return HostLogits(
+            outputs["logits"], self.vocab_size, positions, outputs.get("block_maxima")
+        )
 
     def _bind_decode(self, num_rows: int) -> _Decode:
         input_ids = np.zeros((num_rows, 1), np.int64)
@@ -168,23 +145,24 @@ class OrtCpuRunner:
             "total_sequence_length": total_length,
             "logit_indices": logit_indices,
         }
-        logits = self._logits[:num_rows]
-        binding = self._bind(self._decode_session, inputs, logits, 0, num_rows)
-        return _Decode(binding, input_ids, seqlens_k, total_length, logit_indices)
+        outputs = self._outputs_of(num_rows)
+        binding = self._bind(self._decode_session, inputs, outputs, 0, num_rows)
+        return _Decode(binding, input_ids, seqlens_k, total_length, outputs)
 
     def _bind(
         self,
         session: ort.InferenceSession,
         inputs: dict[str, NDArray[Any]],
-        logits: FloatArray,
+        outputs: dict[str, FloatArray],
         first_slot: int,
         num_slots: int,
     ) -> Any:
-        """A binding whose inputs, states and logits are the given memory, not copies of it."""
+        """A binding whose inputs, states and outputs are the given memory, not copies of it."""
         binding = session.io_binding()
         for name, array in inputs.items():
             binding.bind_ortvalue_input(name, _alias(array))
-        binding.bind_ortvalue_output("logits", _alias(logits))
+        for name, array in outputs.items():
+            binding.bind_ortvalue_output(name, _alias(array))
         for state, slots in zip(self._spec.states, self._arrays, strict=True):
             value = _alias(slots.array[first_slot : first_slot + num_slots])
             binding.bind_ortvalue_input(state.input, value)
@@ -198,8 +176,17 @@ class OrtCpuRunner:
         except Exception as error:  # the runtime raises plain classes of its own
             raise RunFailed(f"the runtime rejected a batch: {error}") from error
 
-    def _new_logits(self, num_rows: int) -> FloatArray:
-        return np.empty((num_rows, self._spec.vocab_size), np.float32)
+    def _outputs_of(self, num_rows: int) -> dict[str, FloatArray]:
+        """Memory for the outputs of so many rows: what is there, unless it is too small."""
+        if num_rows > len(self._outputs["logits"]):
+            return self._new_outputs(num_rows)
+        return {name: array[:num_rows] for name, array in self._outputs.items()}
+
+    def _new_outputs(self, num_rows: int) -> dict[str, FloatArray]:
+        widths = {"logits": self._spec.vocab_size}
+        if self._num_blocks:
+            widths["block_maxima"] = self._num_blocks
+        return {name: np.empty((num_rows, width), np.float32) for name, width in widths.items()}
 
 
 def _alias(array: NDArray[Any]) -> ort.OrtValue:

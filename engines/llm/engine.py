@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import cast
 
-import numpy as np
-
 from engines.errors import InvalidRequest
 from engines.llm.cache import Cache
 from engines.llm.kv_cache import KVCache
@@ -14,7 +12,8 @@ from engines.llm.output import EngineStats, StepOutput
 from engines.llm.prompt_logprobs import PromptLogprobs
 from engines.llm.runner import ModelRunner, Runner, RunOutput
 from engines.llm.sampler import Sampled, Sampler
-from engines.llm.scheduler import ScheduledBatch, Scheduler, SchedulerConfig
+from engines.llm.scheduled import ScheduledBatch
+from engines.llm.scheduler import Scheduler, SchedulerConfig
 from engines.llm.sequence import Sequence
 
 
@@ -96,8 +95,7 @@ class LLMEngine:
             return []
         output = self.runner.run(scheduled.batch)
         self._prompt_logprobs.collect(scheduled, output)
-        rows = np.array(scheduled.sampled_rows, np.int64)
-        sampled = self.sampler.sample(output, rows, scheduled.sampled)
+        sampled = self.sampler.sample(output, scheduled.sampled_rows, scheduled.sampled)
         is_first = [seq.num_output_tokens == 0 for seq in scheduled.sampled]
         self.scheduler.update(scheduled, [token.token_id for token in sampled])
         self._num_steps += 1
@@ -150,8 +148,8 @@ class LLMEngine:
             if seq.is_finished or drafted != seq.token_ids[-1]:
                 break
             num_accepted += 1
-            rows = np.array([scheduled.sampled_rows[0] + num_accepted])
-            (token,) = self.sampler.sample(output, rows, (seq,))
+            row = scheduled.sampled_rows + num_accepted
+            (token,) = self.sampler.sample(output, row, (seq,))
             self.scheduler.accept(seq, token.token_id)
             outputs.append(self._output(seq, token, is_first=False))
         self.scheduler.lookup.record(seq, len(scheduled.draft), num_accepted)

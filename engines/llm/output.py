@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from engines.llm.sequence import FinishReason
 
 
@@ -19,8 +21,7 @@ class TokenLogprobs:
     top: tuple[tuple[int, float], ...]  # (token id, logprob)
 
 
-@dataclass(frozen=True, slots=True)
-class StepOutput:
+class StepOutput(msgspec.Struct, frozen=True):
     """What one step did for one sequence.
 
     `token_id` is None when the sequence ended without a new token (aborted, or `max_tokens=0`).

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass
+
+import msgspec
 
 from engines.llm.sequence import Sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True, eq=False):
     """Tokens of one sequence that a run computes, behind those that the cache holds.
 
     Attributes:

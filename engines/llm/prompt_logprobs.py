@@ -6,7 +6,7 @@ from engines.llm.output import TokenLogprobs
 from engines.llm.piece import Piece
 from engines.llm.runner import RunOutput
 from engines.llm.sampler import token_logprobs
-from engines.llm.scheduler import ScheduledBatch
+from engines.llm.scheduled import ScheduledBatch
 from engines.llm.sequence import Sequence
 
 

@@ -79,15 +79,18 @@ class RunOutput(Protocol):
 
 
 class OrderedCandidates(Protocol):
-    """An output whose likeliest tokens are at hand for all rows, as a GPU gives them."""
+    """An output that gives the likeliest tokens of many rows together."""
 
     @property
     def num_candidates(self) -> int:
-        """Of each row."""
+        """The most of each row; always the same of one engine."""
         ...
 
-    def ordered_candidates(self, rows: IntArray) -> tuple[IntArray, FloatArray]:
-        """Ids and logits, the likeliest first. [len(rows), num_candidates] each"""
+    def ordered_candidates(self, rows: IntArray, k: int) -> tuple[IntArray, FloatArray]:
+        """Ids and logits of the `k` likeliest, the likeliest first. [len(rows), k] each
+
+        `k` is at least 1 and at most `num_candidates`.
+        """
         ...
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import cast
 
+import msgspec
 import numpy as np
 
 from engines.llm.candidates import likeliest, superset
@@ -25,19 +27,35 @@ from engines.llm.sequence import Sequence
 _GREEDY = 1e-5  # a temperature below this cannot be told from 0 in float32
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
+class Sampled(msgspec.Struct, frozen=True):
     """The token drawn for a sequence, with its log-probabilities where they were asked for."""
 
     token_id: int
     logprobs: TokenLogprobs | None = None
 
 
+class _Way(Enum):
+    """How the tokens of a sequence are found."""
+
+    LIKELIEST = auto()  # greedy
+    CUT = auto()  # drawn from candidates that the output gives of many rows together
+    ROW = auto()  # from the row by itself
+
+
 @dataclass(slots=True)
 class _State:
-    generator: np.random.Generator
+    way: _Way
+    seed: int | None
+    own_generator: np.random.Generator | None = None
     counts: dict[int, int] = field(default_factory=dict)  # of generated tokens
     num_counted: int = 0
+
+    @property
+    def generator(self) -> np.random.Generator:
+        """Of the sequence alone; made for its first draw."""
+        if self.own_generator is None:
+            self.own_generator = np.random.Generator(np.random.PCG64(self.seed))
+        return self.own_generator
 
 
 class Sampler:
@@ -54,21 +72,24 @@ class Sampler:
 
     def sample(self, output: RunOutput, rows: IntArray, seqs: Rows[Sequence]) -> list[Sampled]:
         """Draw a token for each sequence from its row of the output. `rows` is [len(seqs)]."""
-        greedy = [index for index, seq in enumerate(seqs) if _is_plain_greedy(seq)]
-        chosen = dict(zip(greedy, output.argmax(rows[greedy]).tolist(), strict=True))
-        if hasattr(output, "ordered_candidates"):  # isinstance of a protocol takes 80 us
-            chosen |= self._draw_together(cast(OrderedCandidates, output), rows, seqs)
+        states = [self._states.get(seq.seq_id) or self._begin(output, seq) for seq in seqs]
+        chosen: dict[int, int] = {}  # by index
+        if greedy := _indices(states, _Way.LIKELIEST):
+            likeliest_ids = output.argmax(rows[greedy]).tolist()
+            chosen.update(zip(greedy, likeliest_ids, strict=True))
+        if cut := _indices(states, _Way.CUT):
+            ordered = cast(OrderedCandidates, output)
+            drawn = _draw_cut(ordered, rows[cut], [(seqs[i].sampling, states[i]) for i in cut])
+            chosen.update(zip(cut, drawn, strict=True))
         sampled = []
-        for index, (row, seq) in enumerate(zip(rows.tolist(), seqs, strict=True)):
+        for index, (seq, state) in enumerate(zip(seqs, states, strict=True)):
             token_id = chosen.get(index)
             if token_id is None:
-                token_id = self._draw(output, row, seq)
-            num_logprobs = seq.sampling.num_logprobs
-            if num_logprobs is None:
-                sampled.append(Sampled(token_id))
-            else:
-                logprobs = token_logprobs(output.logits(row), token_id, num_logprobs)
-                sampled.append(Sampled(token_id, logprobs))
+                token_id = self._draw(output, int(rows[index]), seq, state)
+            logprobs = None
+            if (num_logprobs := seq.sampling.num_logprobs) is not None:
+                logprobs = token_logprobs(output.logits(int(rows[index])), token_id, num_logprobs)
+            sampled.append(Sampled(token_id, logprobs))
         self._go_on(seqs, sampled)
         return sampled
 
@@ -90,25 +111,14 @@ class Sampler:
                 constrained.append(seq)
         self._masks.prepare(constrained, self._vocab_size)
 
-    def _draw_together(
-        self, output: OrderedCandidates, rows: IntArray, seqs: Rows[Sequence]
-    ) -> dict[int, int]:
-        """Tokens of those whose draw needs no more than the candidates, by their index."""
-        plain = [
-            index for index, seq in enumerate(seqs) if _is_plain_draw(seq, output.num_candidates)
-        ]
-        if not plain:
-            return {}
-        drawn = draw_rows(
-            *output.ordered_candidates(rows[plain]),
-            [seqs[index].sampling for index in plain],
-            np.array([self._state(seqs[index]).generator.random() for index in plain]),
-        )
-        return dict(zip(plain, drawn.tolist(), strict=True))
+    def _begin(self, output: RunOutput, seq: Sequence) -> _State:
+        state = self._states[seq.seq_id] = _State(_way(output, seq), seq.sampling.seed)
+        return state
 
-    def _draw(self, output: RunOutput, row: int, seq: Sequence) -> int:
+    def _draw(self, output: RunOutput, row: int, seq: Sequence, state: _State) -> int:
         sampling = seq.sampling
-        state = self._state(seq)
+        if _counts_tokens(sampling):
+            _count_tokens(state, seq)
         allowed = None if seq.constraint is None else self._masks.take(seq, self._vocab_size)
         is_whole = allowed is None and not _has_adjustments(sampling)
         if is_whole and sampling.top_k > 0 and sampling.temperature >= _GREEDY:
@@ -145,17 +155,6 @@ class Sampler:
         token_ids = superset(logits, sampling.top_k)  # spares the exponentials of all others
         return int(token_ids[draw(logits[token_ids], sampling, state.generator)])
 
-    def _state(self, seq: Sequence) -> _State:
-        state = self._states.get(seq.seq_id)
-        if state is None:
-            state = _State(np.random.Generator(np.random.PCG64(seq.sampling.seed)))
-            self._states[seq.seq_id] = state
-        if _counts_tokens(seq.sampling):
-            for token_id in seq.token_ids[seq.num_prompt_tokens + state.num_counted :]:
-                state.counts[token_id] = state.counts.get(token_id, 0) + 1
-            state.num_counted = seq.num_output_tokens
-        return state
-
 
 def token_logprobs(logits: FloatArray, token_id: int, num_top: int) -> TokenLogprobs:
     """Log-softmax of one row at `token_id` and at its `num_top` likeliest tokens."""
@@ -184,15 +183,36 @@ def _adjust(logits: FloatArray, seq: Sequence, state: _State) -> FloatArray:
     return logits
 
 
-def _is_plain_greedy(seq: Sequence) -> bool:
-    is_greedy = seq.sampling.temperature < _GREEDY and seq.constraint is None
-    return is_greedy and not _has_adjustments(seq.sampling)
+def _draw_cut(
+    output: OrderedCandidates, rows: IntArray, drawn: Rows[tuple[SamplingParams, _State]]
+) -> list[int]:
+    """Tokens of sequences whose draw needs no more than their `top_k` likeliest ones."""
+    samplings = [sampling for sampling, _ in drawn]
+    candidates = output.ordered_candidates(rows, max(sampling.top_k for sampling in samplings))
+    positions = np.array([state.generator.random() for _, state in drawn])
+    token_ids: list[int] = draw_rows(*candidates, samplings, positions).tolist()
+    return token_ids
 
 
-def _is_plain_draw(seq: Sequence, num_candidates: int) -> bool:
+def _count_tokens(state: _State, seq: Sequence) -> None:
+    for token_id in seq.token_ids[seq.num_prompt_tokens + state.num_counted :]:
+        state.counts[token_id] = state.counts.get(token_id, 0) + 1
+    state.num_counted = seq.num_output_tokens
+
+
+def _indices(states: Rows[_State], way: _Way) -> list[int]:
+    return [index for index, state in enumerate(states) if state.way is way]
+
+
+def _way(output: RunOutput, seq: Sequence) -> _Way:
     sampling = seq.sampling
-    is_cut = 0 < sampling.top_k <= num_candidates and sampling.temperature >= _GREEDY
-    return is_cut and seq.constraint is None and not _has_adjustments(sampling)
+    if seq.constraint is not None or _has_adjustments(sampling):
+        return _Way.ROW
+    if sampling.temperature < _GREEDY:
+        return _Way.LIKELIEST
+    # isinstance of a protocol takes 80 us
+    is_cut = 0 < sampling.top_k <= getattr(output, "num_candidates", 0)
+    return _Way.CUT if is_cut else _Way.ROW
 
 
 def _has_adjustments(sampling: SamplingParams) -> bool:

@@ -12,12 +12,14 @@ from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
 
 from engines.errors import ContextLengthExceeded
 from engines.llm.cache import Cache
 from engines.llm.chunks import chunk_size
 from engines.llm.piece import Piece
+from engines.llm.scheduled import ScheduledBatch
 from engines.llm.sequence import FinishReason, Sequence, SequenceStatus
 from engines.llm.speculation import PromptLookup
 
@@ -44,31 +46,6 @@ class SchedulerConfig:
             raise ValueError(
                 f"max_draft_tokens is {self.max_draft_tokens}, but it must be 0 or more"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduledBatch:
-    """A batch and the pieces of sequences in it, in the order of their rows of logits.
-
-    A sequence in `sampled` gets a token, from the row of its last token, or, with a draft, from
-    that before the first token of the draft, and further ones from the rows behind.
-    """
-
-    batch: Any  # of the kind that the cache makes and the runner takes
-    pieces: tuple[Piece, ...]
-    sampled: tuple[Sequence, ...]
-    draft: tuple[int, ...] = ()
-
-    @property
-    def sampled_rows(self) -> list[int]:
-        """The rows of logits that the tokens of `sampled` are drawn from."""
-        rows, end = [], 0
-        sampled = set(self.sampled)
-        for piece in self.pieces:
-            end += piece.num_logits
-            if piece.seq in sampled:
-                rows.append(end - 1 - len(self.draft))
-        return rows
 
 
 class Scheduler:
@@ -160,7 +137,7 @@ class Scheduler:
             return None
         pieces = (Piece.chunk(seq, size),)
         self._decode_is_next = True
-        return self._scheduled(pieces)
+        return ScheduledBatch.of(self.cache.batch(pieces), pieces)
 
     def _schedule_decode(self) -> ScheduledBatch | None:
         self._decode_is_next = False
@@ -171,7 +148,8 @@ class Scheduler:
         if draft:
             return self._schedule_verification(self.running[0], draft)
         batch, pieces = self.cache.decode([Piece.next_token(seq) for seq in self.running])
-        return ScheduledBatch(batch, pieces, tuple(piece.seq for piece in pieces))
+        seqs = tuple([piece.seq for piece in pieces])
+        return ScheduledBatch(batch, pieces, seqs, np.arange(len(pieces)))
 
     def _schedule_ragged(self) -> ScheduledBatch | None:
         self._reserve_running()
@@ -191,11 +169,7 @@ class Scheduler:
         # Only now: for the sake of an older prompt, a younger sequence may have given way.
         pieces = [Piece.next_token(seq) for seq in self.running]
         pieces += [Piece.chunk(seq, sizes[seq]) for seq in self.prefilling if seq in sizes]
-        return self._scheduled(tuple(pieces)) if pieces else None
-
-    def _scheduled(self, pieces: tuple[Piece, ...]) -> ScheduledBatch:
-        completed = tuple(piece.seq for piece in pieces if piece.is_last)
-        return ScheduledBatch(self.cache.batch(pieces), pieces, completed)
+        return ScheduledBatch.of(self.cache.batch(pieces), tuple(pieces)) if pieces else None
 
     def _prompts(self) -> Iterator[Sequence]:
         """The prompts that are being computed, and those that can be begun."""
@@ -234,7 +208,8 @@ class Scheduler:
 
     def _schedule_verification(self, seq: Sequence, draft: list[int]) -> ScheduledBatch:
         piece = Piece(seq, [seq.token_ids[-1], *draft], 1 + len(draft), num_new_tokens=1)
-        return ScheduledBatch(self.cache.batch((piece,)), (piece,), (seq,), tuple(draft))
+        first_row = np.zeros(1, np.int64)
+        return ScheduledBatch(self.cache.batch((piece,)), (piece,), (seq,), first_row, tuple(draft))
 
     def _admit(self) -> Sequence | None:
         num_active = len(self.running) + len(self.prefilling)

@@ -31,7 +31,7 @@ from export.qwen.delta_net import DeltaNetEmitter, delta_net_states
 from export.qwen.experts import ExpertsEmitter
 from export.qwen.logn import logn_table, query_scale
 from export.qwen.mlp import MlpEmitter, mlp_nodes
-from export.qwen.outputs import emit_candidates
+from export.qwen.outputs import emit_block_maxima, emit_candidates
 from export.qwen.paged_attention import PagedAttentionEmitter
 from export.qwen.rope import rope_tables
 from export.qwen.standard_attention import StandardAttentionEmitter
@@ -258,6 +258,7 @@ class DecoderEmitter:
                 emit_candidates(graph, logits, self._num_tokens, size)
             else:
                 graph.output(logits, "logits", "float32", ["R", config.vocab_size])
+                emit_block_maxima(graph, logits, config.vocab_size)
         elif rows:
             tensor = EMBEDDING if config.tie_word_embeddings else HEAD
             weight = np.concatenate([self._tensors.read_rows(tensor, i, i + 1) for i in rows])
