@@ -49,12 +49,11 @@ def open_cuda(
     session = OrtGpuSession(folder.path / spec.graph, gpu.index, stream.handle)
     if spec.kv_cache == "blocks":
         return open_paged(session, stream, spec, options, gpu.total_memory)
-    from engines.backends.slot_inputs import group_query_inputs
+    from engines.backends.slot_inputs import inputs_on_cuda
 
+    describe = inputs_on_cuda(spec)
     num_rows = checked_context(spec, options) + spec.spare_rows
-    return open_slots(
-        session, stream, spec, options, gpu.total_memory, group_query_inputs, num_rows
-    )
+    return open_slots(session, stream, spec, options, gpu.total_memory, describe, num_rows)
 
 
 def open_tensorrt(

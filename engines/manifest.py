@@ -26,6 +26,7 @@ MANIFEST_NAME = "engine.json"
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 Target = Literal["ort-cpu", "cuda", "tensorrt"]
 """What executes an engine: ONNX Runtime on CPU or on CUDA, or TensorRT."""
+StateDtype = Literal["float32", "float16", "bfloat16", "int8"]
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,9 +52,6 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     revision: str | None = None
     sha256: str | None = None  # over the names, sizes and contents of the weight files
     loras: tuple[LoraSource, ...] = ()
-
-
-StateDtype = Literal["float32", "float16", "bfloat16", "int8"]
 
 
 class StateSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +85,7 @@ class ChatSpec(msgspec.Struct, frozen=True, kw_only=True):
     eos_token_ids: tuple[int, ...]
     num_parameters: int
     kv_cache: Literal["slots", "blocks"] = "slots"  # how the states of sequences are kept apart
+    reads_positions: bool = False  # whether a graph for CUDA has the input `position_ids`
     num_candidates: int = 0  # the likeliest tokens that the graph gives of a row; 0: the row alone
     decode_graph: str | None = None  # for runs of one token a sequence; None: `graph` runs them too
     decode_precision: Precision | None = None  # of most weights of `decode_graph`

@@ -196,6 +196,7 @@ def _chat_spec(plan: CompilePlan) -> ChatSpec:
         eos_token_ids=plan.vocabulary.eos_token_ids,
         num_parameters=num_elements(expected_tensors(plan.config)),
         kv_cache=plan.graph_target.cache,
+        reads_positions=plan.graph_target.reads_positions(plan.config),
         num_candidates=num_candidates(plan.graph_target, plan.vocabulary.num_tokens),
         decode_graph=DECODE_GRAPH_FILE if plan.options.decode_precision else None,
         decode_precision=plan.options.decode_precision,

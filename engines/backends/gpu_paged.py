@@ -91,7 +91,7 @@ class GpuPagedRunner:
         num_rows = len(inputs.logit_indices)
         if self._outputs.reserve(num_rows):
             self._replayed.clear()
-        arrays = inputs.on_device()
+        arrays = inputs.on_device(with_positions=self._spec.reads_positions)
         pointers = self._arena.send(list(arrays.values()))
         binding = self._replayed.get(inputs.graph_key or 0)
         if binding is None:
@@ -128,7 +128,7 @@ class GpuPagedRunner:
         limits = self._limits
         most = max(limits.max_tokens, MAX_SEQS)
         blocks = -(-limits.max_context // limits.block_size)
-        per_token = 8 + 4 + 8  # ids, slots and logit indices
+        per_token = 8 + 4 + 8 + 8  # ids, slots, logit indices and positions
         tables = MAX_SEQS * (blocks + 1) * 4
         return most * per_token + 2 * MAX_SEQS * 4 + tables + 16 * 256
 

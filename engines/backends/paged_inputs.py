@@ -32,13 +32,15 @@ class PagedInputs:
     past_sequence_lengths: NDArray[np.int32]  # [B]
     block_table: NDArray[np.int32]  # [B, M]
     slot_mapping: NDArray[np.int32]  # [T], -1 writes nothing
+    position_ids: IntArray  # [T], which few graphs ask for
     logit_indices: IntArray  # [R]
     attention_metadata: NDArray[np.int32]  # [2]
     graph_key: int | None
 
-    def on_device(self) -> dict[str, NDArray[np.generic]]:
+    def on_device(self, *, with_positions: bool = False) -> dict[str, NDArray[np.generic]]:
         """What is sent to the GPU, by its name in the graph."""
-        return {
+        positions = {"position_ids": self.position_ids} if with_positions else {}
+        return positions | {
             "input_ids": self.input_ids,
             "cumulative_sequence_lengths": self.cumulative_sequence_lengths,
             "past_sequence_lengths": self.past_sequence_lengths,
@@ -52,7 +54,11 @@ def pack(batch: RaggedBatch, block_size: int, max_context: int) -> PagedInputs:
     """The inputs of a batch; a decode step is padded to a bucket, so that it can be replayed."""
     lengths = np.diff(batch.cu_seqlens)  # [B]
     totals = batch.past_lens + lengths  # [B]
-    slots = _slot_mapping(batch, lengths, block_size)
+    rows = np.repeat(np.arange(batch.num_seqs), lengths)  # [T]
+    positions = batch.past_lens[rows] + np.arange(batch.num_tokens) - batch.cu_seqlens[rows]
+    blocks = batch.block_tables[rows, positions // block_size]
+    # Where each token's key and value go: in which block, and where in it. [T]
+    slots = (blocks * block_size + positions % block_size).astype(np.int32)
     if batch.is_decode and len(batch.logit_indices) == batch.num_seqs:
         return _decode(batch, slots, int(totals.max()), block_size, max_context)
     bounds = np.array([lengths.max(), totals.max()], np.int32)
@@ -62,6 +68,7 @@ def pack(batch: RaggedBatch, block_size: int, max_context: int) -> PagedInputs:
         past_sequence_lengths=batch.past_lens,
         block_table=batch.block_tables,
         slot_mapping=slots,
+        position_ids=positions.astype(np.int64),
         # One row of logits at least: not every kernel takes none.
         logit_indices=batch.logit_indices if batch.logit_indices.size else np.zeros(1, np.int64),
         attention_metadata=bounds,
@@ -92,19 +99,8 @@ def _decode(
         past_sequence_lengths=np.pad(batch.past_lens, (0, pad)),
         block_table=table,
         slot_mapping=np.pad(slots, (0, pad), constant_values=-1),
+        position_ids=np.pad(batch.past_lens, (0, pad)).astype(np.int64),
         logit_indices=np.arange(bucket),
         attention_metadata=np.array([1, bound], np.int32),
         graph_key=decode_key(bucket, bound),
     )
-
-
-def _slot_mapping(
-    batch: RaggedBatch, lengths: NDArray[np.int32], block_size: int
-) -> NDArray[np.int32]:
-    """Where each token's key and value go: block * block_size + place in the block. [T]"""
-    rows = np.repeat(np.arange(batch.num_seqs), lengths)  # [T]
-    steps = np.arange(batch.num_tokens) - batch.cu_seqlens[rows]
-    positions = batch.past_lens[rows] + steps
-    blocks = batch.block_tables[rows, positions // block_size]
-    slots: NDArray[np.int32] = (blocks * block_size + positions % block_size).astype(np.int32)
-    return slots

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from engines.backends.gpu_session import decode_key, length_bucket
 from engines.llm.runner import Batch, IntArray
+from engines.manifest import ChatSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,19 @@ def group_query_inputs(batch: Batch, num_rows: int) -> SlotInputs:
     )
 
 
+def positioned_inputs(batch: Batch, num_rows: int) -> SlotInputs:
+    """The same for a graph that is told where tokens stand."""
+    inputs = group_query_inputs(batch, num_rows)
+    return replace(inputs, on_device=inputs.on_device | {"position_ids": _positions(batch)})
+
+
+def inputs_on_cuda(spec: ChatSpec) -> DescribeBatch:
+    """What describes batches to the graph of a specification."""
+    return positioned_inputs if spec.reads_positions else group_query_inputs
+
+
 def standard_inputs(batch: Batch, num_rows: int) -> SlotInputs:
     """What a graph of standard operators is told: see `export.qwen.standard_attention`."""
-    size = batch.input_ids.shape[1]
     key, longest = _graph_key(batch, num_rows)
     past = batch.past_lens.astype(np.int64)
     # Prompts look in few lengths too, so that a plan prepares for few shapes.
@@ -62,7 +73,7 @@ def standard_inputs(batch: Batch, num_rows: int) -> SlotInputs:
     return SlotInputs(
         on_device={
             "input_ids": batch.input_ids,
-            "position_ids": past[:, None] + np.arange(size),
+            "position_ids": _positions(batch),
             "write_indices": past,
             "cache_positions": np.arange(visible),
             "logit_indices": _logit_indices(batch, key),
@@ -71,6 +82,12 @@ def standard_inputs(batch: Batch, num_rows: int) -> SlotInputs:
         graph_key=key,
         rows=_rows(batch, key),
     )
+
+
+def _positions(batch: Batch) -> IntArray:
+    """Of each token in its own sequence, [n, S]."""
+    positions: IntArray = batch.past_lens[:, None] + np.arange(batch.input_ids.shape[1])
+    return positions
 
 
 def _logit_indices(batch: Batch, graph_key: int | None) -> IntArray:

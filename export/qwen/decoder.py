@@ -29,7 +29,7 @@ from export.qwen.attention import GroupQueryAttentionEmitter, SequenceInputs
 from export.qwen.config import DecoderConfig
 from export.qwen.delta_net import DeltaNetEmitter, delta_net_states
 from export.qwen.experts import ExpertsEmitter
-from export.qwen.logn import logn_table, query_scale
+from export.qwen.logn import positions_of, query_scale
 from export.qwen.mlp import MlpEmitter, mlp_nodes
 from export.qwen.outputs import emit_block_maxima, emit_candidates
 from export.qwen.paged_attention import PagedAttentionEmitter
@@ -190,13 +190,19 @@ class DecoderEmitter:
         graph, logn_length = self._graph, self._config.logn_length
         cos, sin = rope_tables(self._config.rope, self._config.rotary_width, self._num_rows)
         seqlens_k = graph.input("seqlens_k", "int32", ["n"])
-        logn = None if logn_length is None else logn_table(logn_length, self._num_rows)
+        scale = None
+        if logn_length is not None:
+            if self._target.reads_positions(self._config):
+                positions = graph.input("position_ids", "int64", ["n", "S"])
+            else:
+                positions = positions_of(graph, input_ids, seqlens_k)
+            scale = query_scale(graph, positions, logn_length, self._num_rows)
         return SequenceInputs(
             seqlens_k,
             graph.input("total_sequence_length", "int32", []),
             graph.weight("rope.cos", cos),
             graph.weight("rope.sin", sin),
-            None if logn is None else query_scale(graph, input_ids, seqlens_k, logn),
+            scale,
         )
 
     def _embed(self, input_ids: ir.Value) -> tuple[ir.Value, ir.Value | None]:

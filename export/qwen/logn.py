@@ -24,15 +24,22 @@ def logn_table(trained_length: int, num_positions: int) -> NDArray[np.float32]:
 
 
 def query_scale(
-    graph: GraphBuilder, input_ids: ir.Value, seqlens_k: ir.Value, table: NDArray[np.float32]
+    graph: GraphBuilder, positions: ir.Value, trained_length: int, num_positions: int
 ) -> ir.Value:
-    """The table's value for each token of a run, [n, S, 1].
+    """What the query of each token of a run is multiplied by, [...] -> [..., 1]."""
+    table = graph.weight("logn.table", logn_table(trained_length, num_positions))
+    scales = graph.op("Gather", [table, positions], "logn.scales")
+    last_axis = graph.constant("logn.last_axis", np.array([-1], np.int64))
+    return graph.op("Unsqueeze", [scales, last_axis], "logn.scale")
+
+
+def positions_of(graph: GraphBuilder, input_ids: ir.Value, seqlens_k: ir.Value) -> ir.Value:
+    """The position of each token of a run, [n, S], where the graph is not told.
 
     Args:
         graph: Takes the nodes.
         input_ids: [n, S].
         seqlens_k: [n], the position of each row's last token.
-        table: A value for each position.
     """
     length = graph.op(
         "Squeeze",
@@ -48,6 +55,4 @@ def query_scale(
     last_axis = graph.constant("logn.last_axis", np.array([-1], np.int64))
     last = graph.op("Cast", [seqlens_k], "logn.last", to=ir.DataType.INT64.value)
     column = graph.op("Unsqueeze", [last, last_axis], "logn.last_column")  # [n, 1]
-    positions = graph.op("Add", [column, behind], "logn.positions")  # [n, S]
-    scales = graph.op("Gather", [graph.weight("logn.table", table), positions], "logn.scales")
-    return graph.op("Unsqueeze", [scales, last_axis], "logn.scale")
+    return graph.op("Add", [column, behind], "logn.positions")

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from export.graph import CONTRIB, GraphBuilder
 from export.linear import LinearEmitter
 from export.qwen.config import DecoderConfig
+from export.qwen.logn import query_scale
 from export.qwen.projections import HeadProjections
 from export.qwen.rope import rope_tables
 from export.tensor_files import TensorFiles
@@ -39,8 +40,12 @@ class PagedAttentionEmitter:
     ) -> None:
         self._config = config
         self._graph = graph
-        self._projections = HeadProjections(config, graph, linear, tensors)
         self.input_ids = graph.input("input_ids", "int64", ["T"])
+        scale = None
+        if config.logn_length is not None:
+            positions = graph.input("position_ids", "int64", ["T"])
+            scale = query_scale(graph, positions, config.logn_length, num_rows)
+        self._projections = HeadProjections(config, graph, linear, tensors, scale)
         self._sequences = [
             graph.input("cumulative_sequence_lengths", "int32", ["B + 1"]),
             graph.input("past_sequence_lengths", "int32", ["B"]),

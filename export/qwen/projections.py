@@ -11,7 +11,15 @@ from export.tensor_files import TensorFiles
 
 
 class HeadProjections:
-    """Emits q, k and v, and reads the weights of the norms of their heads."""
+    """Emits q, k and v, and reads the weights of the norms of their heads.
+
+    Args:
+        config: The decoder's shape.
+        graph: Takes the nodes.
+        linear: Emits the projections.
+        tensors: The checkpoint's tensors.
+        query_scale: [..., 1], where queries are scaled by their position.
+    """
 
     def __init__(
         self,
@@ -19,11 +27,13 @@ class HeadProjections:
         graph: GraphBuilder,
         linear: LinearEmitter,
         tensors: TensorFiles,
+        query_scale: ir.Value | None = None,
     ) -> None:
         self._config = config
         self._graph = graph
         self._linear = linear
         self._tensors = tensors
+        self._query_scale = query_scale
 
     def emit(self, x: ir.Value, layer: int) -> list[ir.Value | None]:
         """[..., hidden] -> q, k and v, or all in one value where nothing comes between."""
@@ -33,7 +43,10 @@ class HeadProjections:
 
     def emit_apart(self, x: ir.Value, layer: int) -> list[ir.Value]:
         """[..., hidden] -> q, k and v, [..., heads * head_dim] each."""
-        return [self._linear.emit(x, self.projection(layer, kind)) for kind in "qkv"]
+        q, k, v = (self._linear.emit(x, self.projection(layer, kind)) for kind in "qkv")
+        if self._query_scale is not None:
+            q = self._graph.op("Mul", [q, self._query_scale], f"layers.{layer}.attention.q_scaled")
+        return [q, k, v]
 
     def projection(self, layer: int, kinds: str) -> Projection:
         """The weights of some of q, k and v, stacked."""

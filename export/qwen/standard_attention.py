@@ -16,6 +16,7 @@ from export.graph import GraphBuilder
 from export.linear import LinearEmitter
 from export.operators import Operators
 from export.qwen.config import DecoderConfig
+from export.qwen.logn import query_scale
 from export.qwen.projections import HeadProjections
 from export.qwen.rope import rope_tables
 from export.tensor_files import TensorFiles
@@ -45,9 +46,12 @@ class StandardAttentionEmitter:
         self._config = config
         self._graph = graph
         self._operators = operators
-        self._projections = HeadProjections(config, graph, linear, tensors)
         self.input_ids = graph.input("input_ids", "int64", ["n", "S"])
         self._position_ids = graph.input("position_ids", "int64", ["n", "S"])
+        scale = None
+        if config.logn_length is not None:
+            scale = query_scale(graph, self._position_ids, config.logn_length, num_rows)
+        self._projections = HeadProjections(config, graph, linear, tensors, scale)
         self._write_indices = graph.input("write_indices", "int64", ["n"])
         cache_positions = graph.input("cache_positions", "int64", ["visible"])
         self._num_visible = graph.op("Shape", [cache_positions], "num_visible")

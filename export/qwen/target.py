@@ -57,6 +57,14 @@ class GraphTarget:
         """Whether the likeliest tokens of each row are an output of their own."""
         return self.target != "ort-cpu"
 
+    def reads_positions(self, config: DecoderConfig) -> bool:
+        """Whether a graph for CUDA is told where tokens stand.
+
+        Only queries that are scaled need it, and it would have to be computed from shapes, which
+        that provider does on the CPU.
+        """
+        return self.target == "cuda" and config.logn_length is not None
+
 
 def num_candidates(target: GraphTarget, num_tokens: int) -> int:
     """The likeliest tokens that the graph gives of a row; 0 where it gives rows alone."""
@@ -100,11 +108,6 @@ def graph_target(
     Raises:
         ExportError: The target cannot keep the cache as asked.
     """
-    if target != "ort-cpu" and config.logn_length is not None:
-        raise ExportError(
-            f"the model scales its queries by their position beyond {config.logn_length} tokens, "
-            f"which engines for {target} do not: add --max-context {config.logn_length} or less"
-        )
     if target != "ort-cpu" and config.delta_net is not None:
         raise ExportError(
             f"the model has Gated DeltaNet layers, which engines for {target} lack: leave out "

@@ -16,7 +16,8 @@ from export.compile import CompileOptions, compile_engine, plan_compilation
 from export.precision import NodePrecision
 from export.qwen.target import GraphTarget
 from export.report import QuietProgress
-from tests.checkpoints import Family, make_checkpoint
+from tests.checkpoints import make_checkpoint
+from tests.export.qwen1 import make_qwen1_checkpoint
 from tests.gpu.host_cuda import HostCuda
 from tests.gpu.host_tensorrt import host_tensorrt as make_tensorrt
 
@@ -36,10 +37,13 @@ def compile_tiny(tmp_path_factory: pytest.TempPathFactory) -> CompileTiny:
     made: dict[tuple[str, ...], EngineFolder] = {}
     checkpoints: dict[str, Path] = {}
 
-    def compile_tiny(family: Family, target: str = "ort-cpu", cache: str = "slots") -> EngineFolder:
+    def compile_tiny(family: str, target: str = "ort-cpu", cache: str = "slots") -> EngineFolder:
         if family not in checkpoints:
             folder = tmp_path_factory.mktemp("checkpoint") / family
-            checkpoints[family] = make_checkpoint(folder, family)
+            if family == "qwen1":  # most texts are longer than its trained length
+                checkpoints[family] = make_qwen1_checkpoint(folder, seq_length=16)
+            else:
+                checkpoints[family] = make_checkpoint(folder, family)
         key = (family, target, cache)
         if key not in made:
             folder = tmp_path_factory.mktemp("engine")
@@ -53,7 +57,10 @@ def compile_tiny(tmp_path_factory: pytest.TempPathFactory) -> CompileTiny:
 
 def _compile(checkpoint: Path, folder: Path, target: str, cache: str) -> Manifest:
     precision = "bf16" if target == "cuda" else "fp32"
-    options = CompileOptions(engine_id="tiny", precision=precision, target=target)
+    max_context = 256 if checkpoint.name == "qwen1" else None
+    options = CompileOptions(
+        engine_id="tiny", precision=precision, target=target, max_context=max_context
+    )
     plan = plan_compilation(open_checkpoint(checkpoint, "tiny"), options)
     if target == "cuda":  # its kernels have no fp32, but numpy has
         plan = replace(

@@ -49,14 +49,16 @@ def assert_same(found, expected):
             assert ours.logprobs.logprob == pytest.approx(their.logprobs.logprob, abs=1e-4)
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+@pytest.mark.parametrize("family", ["qwen1", "qwen2", "qwen3"])
 def test_a_crowd_over_blocks_says_what_the_cpu_engine_says(host_cuda, compile_tiny, family):
     """Joins, leaves, shared prefixes, chunks beside decode steps, padded buckets, full rows."""
     batch = prompts()
     cpu = load_llm_engine(compile_tiny(family), EngineOptions(num_threads=1, max_num_seqs=4))
     expected = run(cpu, dict(ARRIVALS), batch)
     cpu.close()
-    engine, session = open_paged(compile_tiny(family, "cuda", "blocks"))
+    folder = compile_tiny(family, "cuda", "blocks")
+    assert folder.manifest.chat.reads_positions == (family == "qwen1"), "it scales its queries"
+    engine, session = open_paged(folder)
     found = run(engine, dict(ARRIVALS), batch)
     assert_same(found, expected)
     assert sum(outputs[0].num_cached_tokens for outputs in found.values()) > 0

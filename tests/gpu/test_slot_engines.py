@@ -10,7 +10,7 @@ import pytest
 
 from engines.backends.cuda import Stream
 from engines.backends.ort_gpu_session import OrtGpuSession, require_provider
-from engines.backends.slot_inputs import group_query_inputs
+from engines.backends.slot_inputs import inputs_on_cuda
 from engines.backends.tensorrt_builder import build_plan
 from engines.backends.tensorrt_plan import chat_profiles
 from engines.errors import EngineIncompatible
@@ -54,7 +54,7 @@ def reload(path):
     return EngineFolder(path, read_manifest(path))
 
 
-@pytest.mark.parametrize("family", ["qwen2.5", "qwen3"])
+@pytest.mark.parametrize("family", ["qwen1", "qwen2.5", "qwen3"])
 def test_a_plan_says_what_the_cpu_engine_says(host_tensorrt, own_folder, expected, family):
     """Built, loaded, run; swaps and copies of slots; decode steps recorded and replayed."""
     folder = own_folder(family)
@@ -67,19 +67,23 @@ def test_a_plan_says_what_the_cpu_engine_says(host_tensorrt, own_folder, expecte
     engine.close()
 
 
-def test_the_graph_with_slots_says_what_the_cpu_engine_says(host_cuda, compile_tiny, expected):
+@pytest.mark.parametrize("family", ["qwen1", "qwen3"])
+def test_the_graph_with_slots_says_what_the_cpu_engine_says(
+    host_cuda, compile_tiny, expected, family
+):
     """GroupQueryAttention over addresses, as on CUDA, but by ONNX Runtime's CPU provider."""
-    folder = compile_tiny("qwen3", "cuda", "slots")
+    folder = compile_tiny(family, "cuda", "slots")
     spec = folder.manifest.chat
     session = OrtGpuSession(folder.path / spec.graph, 0, 0, provider="CPUExecutionProvider")
     num_rows = spec.max_context + spec.spare_rows
     options = EngineOptions(**LIMITS)
+    describe = inputs_on_cuda(spec)
     opened = open_slots(
-        session, Stream(), spec, options, host_cuda.total_memory, group_query_inputs, num_rows
+        session, Stream(), spec, options, host_cuda.total_memory, describe, num_rows
     )
     config = SchedulerConfig(max_context=spec.max_context, **LIMITS)
     engine = LLMEngine(opened.runner, config, opened.kv_cache, "host")
-    assert_same(run(engine, dict(ARRIVALS), prompts()), expected("qwen3"))
+    assert_same(run(engine, dict(ARRIVALS), prompts()), expected(family))
     engine.close()
 
 
