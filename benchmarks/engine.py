@@ -16,6 +16,7 @@ from rich.table import Table
 
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.machine import MIB, describe_machine, resident_bytes
+from benchmarks.node_profile import RunTimes, profile_engine, profile_table
 from benchmarks.options import JsonTarget, check_at_least_one, check_json_target, numbers
 from benchmarks.report import write_json
 from benchmarks.step_profile import SAMPLINGS, StepProfiler, StepTimes, steps_table
@@ -55,6 +56,14 @@ class EngineBenchConfig:
         numbers("sequences at once while a step is timed part by part; 0 for none", _LOAD),
     ] = (1, 8)
     steps: Annotated[int, Parameter(help="timed part by part, of each row", group=_LOAD)] = 64
+    profile: Annotated[
+        bool,
+        Parameter(
+            help="also print the runtime's profile: the last chunk of the prompt, and decode steps "
+            "at each of --parts, by kind of node",
+            group=_LOAD,
+        ),
+    ] = False
     json: JsonTarget = None
 
     def __post_init__(self) -> None:
@@ -87,6 +96,7 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     loaded_bytes: int  # resident after loading
     used_bytes: int  # resident after the run
     peak_bytes: int
+    profile: list[RunTimes] = []
 
 
 def run_engine(config: EngineBenchConfig) -> int:
@@ -119,7 +129,9 @@ def choose_engine(folders: list[EngineFolder], model: str | None) -> EngineFolde
 
 def measure_engine(config: EngineBenchConfig, folder: EngineFolder) -> EngineReport:
     """Load an engine in this process and measure it."""
-    from engines.load import EngineOptions, load_llm_engine  # only now: it loads the runtime
+    # Only now: they load the runtime.
+    from engines.load import EngineOptions, load_llm_engine
+    from engines.machine import usable_cores
 
     options = EngineOptions(
         max_num_seqs=max(config.num_seqs + config.parts), num_threads=config.threads
@@ -141,6 +153,12 @@ def measure_engine(config: EngineBenchConfig, folder: EngineFolder) -> EngineRep
         ]
     finally:
         engine.close()
+    profile: list[RunTimes] = []
+    if config.profile:
+        threads = config.threads or usable_cores()
+        profile = profile_engine(
+            folder, threads, config.prefill_tokens, config.decode_context, config.profiled
+        )
     manifest = folder.manifest
     return EngineReport(
         engine=manifest.id,
@@ -159,6 +177,7 @@ def measure_engine(config: EngineBenchConfig, folder: EngineFolder) -> EngineRep
         loaded_bytes=loaded_bytes,
         used_bytes=used_bytes,
         peak_bytes=peak_bytes,
+        profile=profile,
     )
 
 
@@ -183,7 +202,12 @@ def engine_tables(report: EngineReport) -> list[Table]:
     table.add_row("resident when loaded", f"{report.loaded_bytes / MIB:,.0f}", "MiB")
     table.add_row("resident after the run", f"{report.used_bytes / MIB:,.0f}", "MiB")
     table.add_row("peak resident", f"{report.peak_bytes / MIB:,.0f}", "MiB")
-    return [table, steps_table(report.steps)] if report.steps else [table]
+    tables = [table]
+    if report.steps:
+        tables.append(steps_table(report.steps))
+    if report.profile:
+        tables.append(profile_table(report.profile))
+    return tables
 
 
 def _measure(config: EngineBenchConfig, meter: ThroughputMeter) -> tuple[float, dict[int, float]]:

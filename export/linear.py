@@ -54,23 +54,13 @@ class LinearEmitter:
         self._int4_block_size = int4_block_size
         self._quantized: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
 
-    def emit(self, x: ir.Value, projection: Projection) -> ir.Value:
-        """[..., K] -> [..., N]."""
-        layout = self._precision.layout(projection.node)
-        kept = kept_integers(self._tensors, projection.weights, layout)
-        if kept is not None and not all(matrix.is_by_rows for matrix in kept):
-            y = emit_integers(self._graph, x, projection.node, kept)
-        elif kept is not None:
-            quantized = ((matrix.signed_rows(), matrix.scales[:, 0]) for matrix in kept)
-            y = self._emit_int8(x, projection, quantized)
-        elif layout == "int8":
-            blocks = (quantize_rows(block) for _, block in self._row_blocks(projection))
-            y = self._emit_int8(x, projection, blocks)
-        elif layout == "int4":
-            y = self._emit_int4(x, projection)
-        else:
-            weight = self._graph.weight(f"{projection.node}.weight", self._stacked(projection))
-            y = self.emit_dense(x, weight, projection.node)
+    def emit(
+        self, x: ir.Value, projection: Projection, row_scale: ir.Value | None = None
+    ) -> ir.Value:
+        """[..., K] -> [..., N]; `row_scale` [..., 1] is what x is yet to be multiplied by."""
+        y, scale = self.emit_unscaled(x, projection, row_scale)
+        if scale is not None:
+            y = self._graph.op("Mul", [y, scale], f"{projection.node}.scaled")
         if not projection.biases:
             return y
         bias = np.concatenate([self._tensors.read(name) for name in projection.biases])  # [N]
@@ -80,13 +70,41 @@ class LinearEmitter:
             f"{projection.node}.biased",
         )
 
+    def emit_unscaled(
+        self, x: ir.Value, projection: Projection, row_scale: ir.Value | None = None
+    ) -> tuple[ir.Value, ir.Value | None]:
+        """The product without bias, and what its rows are yet to be multiplied by, if anything.
+
+        Whoever multiplies it by rows anyway saves a pass over all of it.
+        """
+        layout, node = self._precision.layout(projection.node), projection.node
+        kept = kept_integers(self._tensors, projection.weights, layout)
+        if kept is not None and all(matrix.is_by_rows for matrix in kept):
+            quantized = ((matrix.signed_rows(), matrix.scales[:, 0]) for matrix in kept)
+            return self._emit_int8(x, projection, quantized, row_scale)
+        if kept is None and layout == "int8":
+            blocks = (quantize_rows(block) for _, block in self._row_blocks(projection))
+            return self._emit_int8(x, projection, blocks, row_scale)
+        if row_scale is not None:
+            x = self._graph.op("Mul", [x, row_scale], f"{node}.rows_scaled")
+        if kept is not None:
+            return emit_integers(self._graph, x, node, kept), None
+        if layout == "int4":
+            return self._emit_int4(x, projection), None
+        weight = self._graph.weight(f"{node}.weight", self._stacked(projection))
+        return self.emit_dense(x, weight, node), None
+
     def emit_dense(self, x: ir.Value, weight: ir.Value, node: str) -> ir.Value:
         """Multiply by `weight` [N, K] as it lies, so that a tied head can share the embedding."""
         return self._operators.multiply(x, weight, f"{node}.matmul")
 
     def _emit_int8(
-        self, x: ir.Value, projection: Projection, blocks: Iterable[Int8Rows]
-    ) -> ir.Value:
+        self,
+        x: ir.Value,
+        projection: Projection,
+        blocks: Iterable[Int8Rows],
+        row_scale: ir.Value | None,
+    ) -> tuple[ir.Value, ir.Value]:
         """Weights with a scale a column, activations with a scale a row: no row sees another."""
         graph, node = self._graph, projection.node
         quantized, row_max = self._quantize_activations(x)
@@ -110,7 +128,9 @@ class LinearEmitter:
             f"{node}.matmul",
             domain=CONTRIB,
         )
-        return graph.op("Mul", [product, row_max], f"{node}.scaled")
+        if row_scale is not None:
+            row_max = graph.op("Mul", [row_max, row_scale], f"{node}.row_scale")
+        return product, row_max
 
     def _quantize_activations(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
         """uint8 around 128 and the largest size in each row; once for all that read `x`."""
@@ -118,10 +138,8 @@ class LinearEmitter:
             graph = self._graph
             size = graph.op("Abs", [x], f"{x.name}.abs")
             last_axis = graph.constant("last_axis", np.array([-1], np.int64))
-            largest = graph.op("ReduceMax", [size, last_axis], f"{x.name}.max", keepdims=1)
-            # A row of zeros has no largest value to divide by.
-            tiny = graph.constant("tiny", scalar(1e-9, np.float32))
-            row_max = graph.op("Add", [largest, tiny], f"{x.name}.row_max")  # [..., 1]
+            # A row of zeros becomes 0 / 0, and that some integers or other; times 0 they are zeros.
+            row_max = graph.op("ReduceMax", [size, last_axis], f"{x.name}.row_max", keepdims=1)
             unit = graph.op("Div", [x, row_max], f"{x.name}.unit")
             quantized = graph.op(
                 "QuantizeLinear",

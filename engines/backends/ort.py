@@ -35,14 +35,25 @@ class _Decode:
 
 
 class OrtCpuRunner:
-    """Implements `ModelRunner`. All slots live in arrays `[num_slots, heads, rows, width]`."""
+    """Implements `ModelRunner`. All slots live in arrays `[num_slots, heads, rows, width]`.
+
+    `profile` is how the files begin that get the time of every node when the runner is closed.
+    """
 
     def __init__(
-        self, graph: Path, spec: ChatSpec, num_slots: int, max_context: int, num_threads: int
+        self,
+        graph: Path,
+        spec: ChatSpec,
+        num_slots: int,
+        max_context: int,
+        num_threads: int,
+        profile: Path | None = None,
     ) -> None:
-        self._session = self._decode_session = open_session(graph, num_threads)
+        self._is_profiled = profile is not None
+        self._session = self._decode_session = open_session(graph, num_threads, profile)
         if spec.decode_graph is not None:
-            self._decode_session = open_session(graph.with_name(spec.decode_graph), num_threads)
+            decode_graph = graph.with_name(spec.decode_graph)
+            self._decode_session = open_session(decode_graph, num_threads, profile)
         self._spec = spec
         self._max_context = max_context
         self._num_slots = num_slots
@@ -100,6 +111,9 @@ class OrtCpuRunner:
         self._decodes.clear()
         self._arrays.clear()
         self._fixed.clear()
+        if self._is_profiled:
+            for session in {self._session, self._decode_session}:
+                session.end_profiling()
         del self._session, self._decode_session
 
     def _run_decode(self, batch: Batch) -> HostLogits:

@@ -10,8 +10,10 @@ from engines.backends.huge_pages import in_huge_pages
 from engines.errors import EngineIncompatible
 
 
-def open_session(graph: Path, num_threads: int) -> ort.InferenceSession:
-    """Open a graph.
+def open_session(
+    graph: Path, num_threads: int, profile: Path | None = None
+) -> ort.InferenceSession:
+    """Open a graph; `profile` is how the file begins that the time of every node is written to.
 
     Raises:
         EngineIncompatible: This release of the runtime cannot load it.
@@ -19,6 +21,9 @@ def open_session(graph: Path, num_threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.log_severity_level = 3
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     if not _has_vnni():
         # U8 x S8 saturates there. The exact kernels take 1.6 times as long where they are not
         # needed, and a second copy of the weights.

@@ -55,11 +55,11 @@ class MlpEmitter:
         return graph.op("Add", [routed, weighted], f"{node}.routed_and_shared")
 
     def _gated(self, x: ir.Value, node: str, tensor: str) -> ir.Value:
-        gate, up = (
-            self._linear.emit(x, _projection(node, tensor, kind)) for kind in ("gate", "up")
-        )
+        gate = self._linear.emit(x, _projection(node, tensor, "gate"))
+        # The scale of up's rows passes through the product with the gate, into that of down's.
+        up, row_scale = self._linear.emit_unscaled(x, _projection(node, tensor, "up"))
         gated = self._operators.gate(gate, up, node)
-        return self._linear.emit(gated, _projection(node, tensor, "down"))
+        return self._linear.emit(gated, _projection(node, tensor, "down"), row_scale)
 
 
 def _projection(node: str, tensor: str, kind: str) -> Projection:
