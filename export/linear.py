@@ -14,7 +14,8 @@ from export.operators import Operators, OrtOperators
 from export.precision import LayoutChooser
 from export.quantize import INT8_MAX, choose_block_size, quantize_blocks, quantize_rows
 from export.quantized.linear import emit_integers, kept_integers
-from export.tensor_files import FloatArray, TensorFiles
+from export.safetensors_file import FloatArray
+from export.tensor_files import TensorFiles
 
 Int8Rows = tuple[NDArray[np.int8], FloatArray]  # [rows, K] and the scale of each row
 

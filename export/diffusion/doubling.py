@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.graph import GraphBuilder
-from export.tensor_files import FloatArray
+from export.safetensors_file import FloatArray
 
 _HEIGHT, _WIDTH = 2, 3  # axes of a kernel
 

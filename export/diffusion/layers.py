@@ -17,7 +17,8 @@ from export.diffusion.quantization.precision import Int8Precision, WatchfulPreci
 from export.graph import CONTRIB, GraphBuilder
 from export.linear import LinearEmitter, Projection
 from export.precision import LayoutChooser
-from export.tensor_files import FloatArray, TensorFiles
+from export.safetensors_file import FloatArray
+from export.tensor_files import TensorFiles
 
 Advance = Callable[[str], None]  # told each part of a component that is done
 

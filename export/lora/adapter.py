@@ -15,7 +15,8 @@ from export.lora.files import ADAPTER_CONFIG, PEFT_PREFIX, LoraFile, LoraLayer, 
 from export.lora.merged import LowRankDelta, MergedTensor, merge
 from export.lora.option import Lora
 from export.quantized.tensors import QuantizedTensorFiles
-from export.tensor_files import StoredTensor, TensorFiles
+from export.safetensors_file import StoredTensor
+from export.tensor_files import TensorFiles
 
 ADAPTER_FILE = "adapter_model.safetensors"
 

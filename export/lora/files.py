@@ -18,7 +18,8 @@ import numpy as np
 
 from export.checkpoint import read_json_object
 from export.errors import CheckpointError
-from export.tensor_files import PICKLED, StoredTensor, read_header_and_metadata
+from export.safetensors_file import StoredTensor, read_header_and_metadata
+from export.tensor_files import PICKLED
 
 Part = Literal["down", "up", "mid", "alpha"]
 

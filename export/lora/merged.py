@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from export.errors import CheckpointError
-from export.tensor_files import FloatArray, StoredTensor
+from export.safetensors_file import FloatArray, StoredTensor
 
 
 @dataclass(frozen=True, slots=True)

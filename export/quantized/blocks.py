@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.tensor_files import FloatArray
+from export.safetensors_file import FloatArray
 
 _BLOCK_SIZES = (256, 128, 64, 32, 16)  # what MatMulNBits takes
 

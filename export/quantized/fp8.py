@@ -9,7 +9,7 @@ import numpy as np
 
 from export.errors import CheckpointError
 from export.quantized.layouts import Tensors, check_parts, part, read_floats
-from export.tensor_files import FloatArray, StoredTensor
+from export.safetensors_file import FloatArray, StoredTensor
 
 
 @dataclass(frozen=True)

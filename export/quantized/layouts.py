@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from export.errors import CheckpointError
 from export.quantized.blocks import IntegerBlocks, unpack_words
-from export.tensor_files import FloatArray, StoredTensor
+from export.safetensors_file import FloatArray, StoredTensor
 
 # Within a word AutoAWQ stores column AWQ_ORDER[i] in nibble i.
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)

@@ -9,7 +9,8 @@ import numpy as np
 from export.errors import CheckpointError
 from export.quantized.blocks import IntegerBlocks
 from export.quantized.layouts import QuantizedMatrix
-from export.tensor_files import FloatArray, StoredTensor, TensorFiles
+from export.safetensors_file import FloatArray, StoredTensor
+from export.tensor_files import TensorFiles
 
 
 class QuantizedTensorFiles(TensorFiles):

@@ -16,7 +16,8 @@ from engines.manifest import StateSpec
 from export.graph import CONTRIB, GraphBuilder
 from export.linear import LinearEmitter, Projection
 from export.qwen.hybrid import DeltaNetConfig
-from export.tensor_files import FloatArray, TensorFiles
+from export.safetensors_file import FloatArray
+from export.tensor_files import TensorFiles
 
 _NORM_EPSILON = 1e-6  # of the L2 norm of queries and keys
 

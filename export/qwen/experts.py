@@ -18,7 +18,8 @@ from export.quantize import (
     quantize_blocks_int8,
 )
 from export.qwen.config import ExpertsConfig
-from export.tensor_files import FloatArray, TensorFiles
+from export.safetensors_file import FloatArray
+from export.tensor_files import TensorFiles
 
 # silu(gate) * up, with the rows of both alternating.
 _SWIGLU = {

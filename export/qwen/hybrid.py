@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from export.quantized.tensors import QuantizedTensorFiles
-from export.tensor_files import StoredTensor, TensorFiles
+from export.safetensors_file import StoredTensor
+from export.tensor_files import TensorFiles
 
 _LANGUAGE = "model.language_model."
 _PACKED_EXPERTS = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")

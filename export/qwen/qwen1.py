@@ -10,7 +10,8 @@ from typing import Any
 
 from export.errors import CheckpointError
 from export.qwen.rope import DYNAMIC_NTK
-from export.tensor_files import StoredTensor, TensorFiles
+from export.safetensors_file import StoredTensor
+from export.tensor_files import TensorFiles
 
 Config = dict[str, Any]
 

@@ -34,6 +34,7 @@ _NUMPY_TYPES: Mapping[ir.DataType, type[np.generic]] = MappingProxyType(
         ir.DataType.BFLOAT16: ml_dtypes.bfloat16,
     }
 )
+_HALF_MAX = float(np.finfo(np.float16).max)
 _TYPES = {"fp32": FLOAT, "fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 
 # What multiplies by weights: the cost of a model, and the reason for 16 bits.
@@ -217,10 +218,10 @@ class GpuGraphBuilder(GraphBuilder):
         """In 16 bits, where they hold what the weight holds."""
         if array.dtype != np.float32 or _matches(name, self._layout.exact):
             return array
-        dtype = _NUMPY_TYPES[self._narrow]
-        if array.size and float(np.abs(array).max()) > float(ml_dtypes.finfo(dtype).max):
+        is_half = self._narrow is ir.DataType.FLOAT16  # bfloat16 reaches as far as float32
+        if is_half and array.size and float(np.abs(array).max()) > _HALF_MAX:
             return array
-        return array.astype(dtype, copy=False)
+        return array.astype(_NUMPY_TYPES[self._narrow], copy=False)
 
     def _keep(self, value: ir.Value) -> ir.Value:
         assert value.dtype is not None

@@ -13,7 +13,8 @@ from export.errors import CheckpointError
 from export.lora.files import LoraFile, LoraLayer, read_lora
 from export.lora.merged import LowRankDelta, merge
 from export.lora.option import Lora
-from export.tensor_files import StoredTensor, TensorFiles
+from export.safetensors_file import StoredTensor
+from export.tensor_files import TensorFiles
 
 
 def merge_loras(checkpoint: DiffusionCheckpoint, loras: Sequence[Lora]) -> DiffusionCheckpoint:

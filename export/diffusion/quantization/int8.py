@@ -19,7 +19,8 @@ from export.diffusion.quantization.precision import NodeRanges
 from export.diffusion.quantization.ranges import ActivationRange
 from export.graph import CONTRIB, GraphBuilder, scalar
 from export.quantize import quantize_rows
-from export.tensor_files import FloatArray, TensorFiles
+from export.safetensors_file import FloatArray
+from export.tensor_files import TensorFiles
 
 _MIDDLE = 128  # of the levels of uint8
 _INT32_MAX = np.iinfo(np.int32).max

@@ -5,7 +5,8 @@ from __future__ import annotations
 from export.diffusion.qwen_image.vae_config import QwenVAEConfig
 from export.diffusion.qwen_image.vae_structure import decoder_tensors, encoder_tensors
 from export.diffusion.shapes import Shapes
-from export.tensor_files import FloatArray, StoredTensor, TensorFiles
+from export.safetensors_file import FloatArray, StoredTensor
+from export.tensor_files import TensorFiles
 
 _KERNEL_RANK = 5  # [out, in, time, height, width]
 _TIME_AXIS = 2

@@ -8,7 +8,8 @@ import numpy as np
 
 from export.diffusion.sd3.config import PATCHES, POSITIONS, SD3Config, sd3_tensors
 from export.errors import CheckpointError
-from export.tensor_files import FloatArray, TensorFiles
+from export.safetensors_file import FloatArray
+from export.tensor_files import TensorFiles
 
 
 def open_sd3_tensors(config: SD3Config, files: TensorFiles) -> TensorFiles:

@@ -18,7 +18,8 @@ from export.diffusion.sd3.config import PATCHES, SD3Config
 from export.diffusion.sd3.tensors import read_positions
 from export.graph import GraphBuilder
 from export.precision import LayoutChooser
-from export.tensor_files import FloatArray, TensorFiles
+from export.safetensors_file import FloatArray
+from export.tensor_files import TensorFiles
 
 
 def num_parts(config: SD3Config) -> int:

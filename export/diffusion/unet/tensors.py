@@ -5,7 +5,8 @@ from __future__ import annotations
 from export.diffusion.transformer import GEGLU, GEGLU_HALVES
 from export.diffusion.unet.config import UNetConfig
 from export.diffusion.unet.structure import expected_tensors
-from export.tensor_files import StoredTensor, TensorFiles
+from export.safetensors_file import StoredTensor
+from export.tensor_files import TensorFiles
 
 _PROJECTIONS = (".proj_in.weight", ".proj_out.weight")
 
