@@ -103,9 +103,9 @@ def _row(name: str, architectures: Iterator[str], targets: str) -> FamilyRow:
 
 
 def _language_targets(family: Family) -> str:
-    only_cpu = family.has_experts or family.is_hybrid
-    return "; ".join(
-        f"{_TARGETS[target]}: {', '.join(precisions)}"
-        for target, precisions in PRECISIONS.items()
-        if target == "ort-cpu" or not only_cpu
-    )
+    taken: tuple[Target, ...] = ("ort-cpu", "cuda", "tensorrt")
+    if family.is_hybrid:
+        taken = ("ort-cpu",)
+    elif family.has_experts:
+        taken = ("ort-cpu", "cuda")
+    return "; ".join(f"{_TARGETS[target]}: {', '.join(PRECISIONS[target])}" for target in taken)

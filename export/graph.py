@@ -97,6 +97,20 @@ class GraphBuilder:
         """The same for a large array of `dtype`, whose blocks of rows are written as they come."""
         return self._initialize(name, self._weights.append_blocks(name, shape, blocks, dtype))
 
+    def dense_in_blocks(
+        self, name: str, shape: tuple[int, ...], blocks: Iterable[NDArray[Any]]
+    ) -> ir.Value:
+        """The same for a float32 array, which is rounded to what activations are computed in."""
+        dtype = _NUMPY_DTYPES[self.dtype]
+        rounded = (block.astype(dtype, copy=False) for block in blocks)
+        return self.weight_in_blocks(name, shape, rounded, dtype)
+
+    def as_computed(self, value: ir.Value, name: str) -> ir.Value:
+        """A float32 value in what activations are computed in."""
+        if self.dtype == "float32":
+            return value
+        return self.op("Cast", [value], name, to=_DTYPES[self.dtype].value)
+
     def constant(self, name: str, array: NDArray[Any]) -> ir.Value:
         """A small array inside the graph file; the same name gives the same value again."""
         if name in self._initializers:

@@ -126,7 +126,14 @@ class DecoderEmitter:
             StandardOperators(graph) if target.is_standard else OrtOperators(graph)
         )
         self._linear = LinearEmitter(graph, tensors, precision, int4_block_size, self._operators)
-        self._experts = ExpertsEmitter(config.experts, graph, tensors, precision, int4_block_size)
+        self._experts = ExpertsEmitter(
+            config.experts,
+            graph,
+            tensors,
+            precision,
+            int4_block_size,
+            on_gpu=target.target == "cuda",
+        )
         self._num_rows = num_rows
         self._target = target
         self._num_tokens = num_tokens or config.vocab_size

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from export.errors import ExportError
 from export.graph import CONTRIB, GraphBuilder
 from export.precision import LayoutChooser
 from export.quantize import (
@@ -30,6 +31,9 @@ _SWIGLU = {
 }
 
 
+GPU_BLOCK_SIZES = (64, 128)  # of weights that share a scale, in the kernels for CUDA
+
+
 class ExpertsEmitter:
     """Emits the routed experts of a layer, which are read one at a time.
 
@@ -39,6 +43,8 @@ class ExpertsEmitter:
         tensors: The checkpoint's tensors.
         precision: The layout of each node.
         int4_block_size: Weights that share a scale; None chooses for each layer.
+        on_gpu: Whether the operators are those of ONNX Runtime's CUDA provider, whose blocks are of
+            64 or 128 weights.
     """
 
     def __init__(
@@ -48,12 +54,15 @@ class ExpertsEmitter:
         tensors: TensorFiles,
         precision: LayoutChooser,
         int4_block_size: int | None,
+        *,
+        on_gpu: bool = False,
     ) -> None:
         self._config = config
         self._graph = graph
         self._tensors = tensors
         self._precision = precision
         self._int4_block_size = int4_block_size
+        self._on_gpu = on_gpu
 
     def emit(self, x: ir.Value, node: str, tensor: str) -> ir.Value:
         """The chosen experts' answers by the router's weights, [..., hidden] -> [..., hidden]."""
@@ -71,7 +80,7 @@ class ExpertsEmitter:
         return graph.op("Mul", [y, total], f"{node}.unnormalized")
 
     def logits(self, x: ir.Value, node: str, tensor: str) -> ir.Value:
-        """A small matrix in full precision, since what it decides is not gradual."""
+        """A small matrix that is not quantized, since what it decides is not gradual."""
         weight = self._graph.weight(f"{node}.weight", self._tensors.read(f"{tensor}.weight"))
         return self._graph.op(
             "FusedMatMul", [x, weight], f"{node}.matmul", domain=CONTRIB, transB=1
@@ -81,6 +90,8 @@ class ExpertsEmitter:
         """The sum of the probabilities of the chosen experts, [..., 1]."""
         assert self._config is not None
         graph = self._graph
+        if graph.dtype != "float32":
+            logits = graph.op("Cast", [logits], f"{node}.router.wide", to=ir.DataType.FLOAT.value)
         probabilities = graph.op("Softmax", [logits], f"{node}.router.probabilities", axis=-1)
         k = graph.constant("experts_per_token", np.array([self._config.per_token], np.int64))
         chosen, _ = graph.ops(
@@ -91,7 +102,8 @@ class ExpertsEmitter:
             sorted=0,
         )
         last_axis = graph.constant("last_axis", np.array([-1], np.int64))
-        return graph.op("ReduceSum", [chosen, last_axis], f"{node}.router.total", keepdims=1)
+        total = graph.op("ReduceSum", [chosen, last_axis], f"{node}.router.total", keepdims=1)
+        return graph.as_computed(total, f"{node}.router.total_narrow")
 
     def _experts(self, x: ir.Value, logits: ir.Value, node: str, tensor: str) -> ir.Value:
         assert self._config is not None
@@ -100,12 +112,10 @@ class ExpertsEmitter:
             "k": self._config.per_token,
             "normalize_routing_weights": 1,
         }
-        if layout == "fp32":
+        if layout not in ("int8", "int4"):
             weights = [
-                self._graph.weight_in_blocks(
-                    f"{node}.{name}",
-                    self._shape(name, tensor),
-                    self._matrices(name, tensor),
+                self._graph.dense_in_blocks(
+                    f"{node}.{name}", self._shape(name, tensor), self._matrices(name, tensor)
                 )
                 for name in ("fc1", "fc2")
             ]
@@ -114,6 +124,10 @@ class ExpertsEmitter:
         block_size = self._block_size(layout, tensor)
         fc1, fc1_scale = self._quantized("fc1", layout, block_size, node, tensor)
         fc2, fc2_scale = self._quantized("fc2", layout, block_size, node, tensor)
+        if self._on_gpu:
+            attributes["weights_prepacked"] = 0  # the provider brings them into its own order
+        else:
+            attributes["accuracy_level"] = 4  # int8 products; else every call expands the weights
         return self._graph.op(
             "QMoE",
             [x, logits, fc1, fc1_scale, None, fc2, fc2_scale],
@@ -122,7 +136,6 @@ class ExpertsEmitter:
             **attributes,
             expert_weight_bits=4 if layout == "int4" else 8,
             block_size=block_size,
-            accuracy_level=4,  # int8 products; without it every call expands the weights
         )
 
     def _quantized(
@@ -147,12 +160,21 @@ class ExpertsEmitter:
         return weight, self._graph.weight(f"{node}.{name}.scale", scales)
 
     def _block_size(self, layout: str, tensor: str) -> int:
-        """One for both matrices; it has to divide their widths."""
-        fits = [
-            size
-            for size in INT4_BLOCK_SIZES
-            if all(self._shape(name, tensor)[2] % size == 0 for name in ("fc1", "fc2"))
-        ]
+        """One for both matrices; it has to divide their widths.
+
+        Raises:
+            ExportError: None that the kernels take does.
+        """
+        widths = [self._shape(name, tensor)[2] for name in ("fc1", "fc2")]
+        sizes = GPU_BLOCK_SIZES if self._on_gpu else INT4_BLOCK_SIZES
+        fits = [size for size in sizes if all(width % size == 0 for width in widths)]
+        if not fits:
+            raise ExportError(
+                f"experts of {widths[0]} and {widths[1]} columns cannot be int4 for cuda, whose "
+                f"kernels take blocks of {' or '.join(map(str, sizes))}: choose --precision bf16"
+            )
+        if self._on_gpu:
+            return fits[0]
         largest = fits[-1]
         if self._int4_block_size is not None and layout == "int4":
             return min(self._int4_block_size, largest)

@@ -113,9 +113,10 @@ def graph_target(
             f"the model has Gated DeltaNet layers, which engines for {target} lack: leave out "
             "--target"
         )
-    if target != "ort-cpu" and config.experts is not None:
+    if target == "tensorrt" and config.experts is not None:
         raise ExportError(
-            f"--target is {target}, but mixtures of experts are compiled for ort-cpu alone"
+            "--target is tensorrt, but mixtures of experts are compiled for ort-cpu and cuda: ONNX "
+            "has no operator for them"
         )
     if target != "cuda":
         if kv_cache == "blocks":

@@ -21,7 +21,9 @@ def test_every_family_has_a_line():
     }
     for architecture, family in FAMILIES.items():
         assert f"`{architecture}`" in rows[family.name].architectures
-    assert "CUDA" not in rows["qwen3-moe"].targets
+    assert "CUDA" not in rows["qwen3-next"].targets
+    assert "CUDA: bf16" in rows["qwen3-moe"].targets
+    assert "TensorRT" not in rows["qwen3-moe"].targets
     assert "CUDA: bf16" in rows["qwen3"].targets
 
 

@@ -16,6 +16,7 @@ from export.compile import CompileOptions, plan_compilation
 from export.errors import ExportError
 
 FAMILIES = ("qwen2", "qwen2.5", "qwen3")
+MIXTURES = ("qwen2-moe", "qwen3-moe")
 TOLERANCE = 1e-4
 
 # What ONNX Runtime's CUDA provider computes in float16 and in bfloat16 (its docs/OperatorKernels.md
@@ -28,13 +29,18 @@ CUDA_OPERATORS = {
     "Gather",
     "GroupQueryAttention",
     "MatMulNBits",
+    "MoE",
     "Mul",
     "PagedAttention",
+    "QMoE",
     "QuickGelu",
+    "ReduceSum",
     "Reshape",
+    "Sigmoid",
     "SimplifiedLayerNormalization",
     "SkipSimplifiedLayerNormalization",
     "Slice",
+    "Softmax",
     "TopK",
 }
 ONNX_TYPES = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}
@@ -57,16 +63,19 @@ def sizes(value):
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int4"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *MIXTURES])
 def test_a_cuda_graph_holds_what_the_provider_has_kernels_for(
     compiled_for, checkpoint, family, precision
 ):
-    folder = compiled_for(checkpoint(family), target="cuda", precision=precision)
+    shape = {"moe_intermediate_size": 64} if family in MIXTURES else {}
+    folder = compiled_for(checkpoint(family, **shape), target="cuda", precision=precision)
     graph = load(folder)
     found = operators(graph)
     assert found.keys() <= CUDA_OPERATORS
     assert found["PagedAttention"] == 2
     assert ("MatMulNBits" in found) == (precision == "int4")
+    if family in MIXTURES:
+        assert found["QMoE" if precision == "int4" else "MoE"] == 2
     half = ONNX_TYPES.get(precision, onnx.TensorProto.BFLOAT16)
     floating = {
         tensor.data_type
@@ -265,6 +274,17 @@ def test_what_a_target_cannot_do_is_refused_by_name(checkpoint, options, sentenc
     opened = open_checkpoint(checkpoint("qwen3"), "tiny")
     with pytest.raises(ExportError, match=sentence):
         plan_compilation(opened, CompileOptions(engine_id="tiny", **options))
+
+
+def test_mixtures_for_tensorrt_and_experts_too_narrow_for_int4_are_refused(
+    compiled_for, checkpoint
+):
+    opened = open_checkpoint(checkpoint("qwen3-moe"), "tiny")
+    options = CompileOptions(engine_id="tiny", target="tensorrt", precision="bf16")
+    with pytest.raises(ExportError, match="mixtures of experts are compiled for ort-cpu and cuda"):
+        plan_compilation(opened, options)
+    with pytest.raises(ExportError, match=r"experts of 64 and 32 columns .* blocks of 64 or 128"):
+        compiled_for(checkpoint("qwen3-moe"), target="cuda", precision="int4")
 
 
 def test_heads_too_wide_for_pages_get_slots(compiled_for, checkpoint):

@@ -132,8 +132,28 @@ class PagedAttention(OpRun):
         return attended.reshape(num_tokens, -1), key_cache, value_cache
 
 
+class MoE(OpRun):
+    op_domain = "com.microsoft"
+
+    def _run(self, x, logits, fc1, bias, fc2, k=1, normalize_routing_weights=0, **activation):
+        assert normalize_routing_weights == 1
+        assert not is_given(bias)
+        assert activation["activation_type"] == "swiglu"
+        assert activation["swiglu_fusion"] == 1, "gates and what they open alternate"
+        rows, y = x.reshape(-1, x.shape[-1]), np.zeros_like(x).reshape(-1, x.shape[-1])
+        for row, scores, result in zip(rows, logits, y, strict=True):
+            chosen = np.argsort(-scores, kind="stable")[:k]
+            shares = np.exp(scores[chosen] - scores[chosen].max())
+            for expert, share in zip(chosen, shares / shares.sum(), strict=True):
+                hidden = fc1[expert] @ row
+                gate, up = hidden[0::2], hidden[1::2]
+                result += share * (fc2[expert] @ (gate / (1 + np.exp(-gate)) * up))
+        return (y.reshape(x.shape),)
+
+
 OPERATORS = [
     FusedMatMul,
+    MoE,
     PagedAttention,
     QuickGelu,
     SimplifiedLayerNormalization,

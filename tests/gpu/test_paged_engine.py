@@ -49,7 +49,7 @@ def assert_same(found, expected):
             assert ours.logprobs.logprob == pytest.approx(their.logprobs.logprob, abs=1e-4)
 
 
-@pytest.mark.parametrize("family", ["qwen1", "qwen2", "qwen3"])
+@pytest.mark.parametrize("family", ["qwen1", "qwen2", "qwen3", "qwen2-moe", "qwen3-moe"])
 def test_a_crowd_over_blocks_says_what_the_cpu_engine_says(host_cuda, compile_tiny, family):
     """Joins, leaves, shared prefixes, chunks beside decode steps, padded buckets, full rows."""
     batch = prompts()

@@ -67,7 +67,7 @@ def test_a_plan_says_what_the_cpu_engine_says(host_tensorrt, own_folder, expecte
     engine.close()
 
 
-@pytest.mark.parametrize("family", ["qwen1", "qwen3"])
+@pytest.mark.parametrize("family", ["qwen1", "qwen3", "qwen2-moe"])
 def test_the_graph_with_slots_says_what_the_cpu_engine_says(
     host_cuda, compile_tiny, expected, family
 ):
