@@ -8,6 +8,8 @@ import json
 
 import jinja2
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from engines.errors import InvalidRequest
@@ -112,6 +114,66 @@ def test_a_conversation_is_rendered_as_transformers_renders_it(
         )
         found = ours.render(messages, tools=tools, add_generation_prompt=opens, variables=variables)
         assert found == expected
+
+
+TEXTS = st.lists(
+    st.sampled_from(
+        ["word", " é<&>\"'", "\n\n", "{{ x }}", "<think>", "</think>", "<tool_call>", "日本", "\t"]
+    ),
+    max_size=4,
+).map("".join)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXTS, inner, max_size=2),
+    max_leaves=4,
+)
+ANSWERS = st.one_of(
+    st.builds(lambda text: [{"role": "assistant", "content": text}], TEXTS),
+    st.builds(
+        lambda thought, text: [
+            {"role": "assistant", "content": text, "reasoning_content": thought}
+        ],
+        TEXTS,
+        TEXTS,
+    ),
+    st.builds(
+        lambda text, city, deep, result: [
+            call(text, city=city, deep=deep),
+            {"role": "tool", "content": result, "tool_call_id": "a"},
+        ],
+        TEXTS,
+        TEXTS,
+        VALUES,
+        TEXTS,
+    ),
+)
+
+
+@st.composite
+def conversations(draw):
+    messages = [{"role": "system", "content": draw(TEXTS)}] if draw(st.booleans()) else []
+    for _ in range(draw(st.integers(1, 3))):
+        messages += [{"role": "user", "content": draw(TEXTS)}, *draw(ANSWERS)]
+    return messages
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@settings(max_examples=25, deadline=None)
+@given(
+    messages=conversations(),
+    tools=st.sampled_from([None, [WEATHER]]),
+    opens=st.booleans(),
+    variables=st.sampled_from([{}, {"enable_thinking": False}]),
+)
+def test_random_conversations_are_rendered_as_transformers_renders_them(
+    name, messages, tools, opens, variables
+):
+    template = TEMPLATES[name]
+    found = ChatTemplate(template, SPECIAL).render(
+        messages, tools=tools, add_generation_prompt=opens, variables=variables
+    )
+    options = {"tools": tools, "add_generation_prompt": opens, **variables}
+    assert found == reference(template, messages, **options)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
