@@ -28,9 +28,9 @@ def delta_net_states(config: DeltaNetConfig, layer: int) -> tuple[StateSpec, Sta
         StateSpec(
             input=f"past_convolution.{layer}",
             output=f"present_convolution.{layer}",
-            heads=config.kernel_size - 1,
+            heads=config.convolved_width,
             rows=1,
-            width=config.convolved_width,
+            width=config.kernel_size - 1,
             grows=False,
             truncatable=False,
         ),
@@ -87,15 +87,7 @@ class DeltaNetEmitter:
             update_rule="gated_delta",
         )
         self._present(present, state)
-        weight = graph.weight(f"{node}.norm.weight", self._tensors.read(f"{module}.norm.weight"))
-        return graph.op(
-            "GatedRMSNorm",
-            [heads, weight, gate],
-            f"{node}.heads",
-            domain=CONTRIB,
-            activation="silu",
-            epsilon=self._rms_norm_eps,
-        )
+        return self._gate(heads, gate, node, module)
 
     def _project(self, x: ir.Value, node: str, module: str) -> tuple[ir.Value, ir.Value]:
         """Queries, keys and values side by side, and the gate of the values, each [n, S, width]."""
@@ -123,26 +115,49 @@ class DeltaNetEmitter:
         return graph.op("Concat", list(mixed_parts), f"{node}.mixed", axis=-1), gate_value
 
     def _convolve(self, x: ir.Value, layer: int, node: str, module: str) -> ir.Value:
-        """Each channel with its own last values, then SiLU; [n, S, width] in and out."""
+        """Each channel with its own last values, then SiLU; [n, S, width] in and out.
+
+        Behind transpositions, and with SiLU by itself, the operator takes a fraction of its time.
+        """
         graph, state = self._graph, delta_net_states(self._config, layer)[0]
-        # The state has four axes like all others, so the input gets one more too.
-        apart = graph.constant("channels_apart", np.array([0, 0, 1, -1], np.int64))
+        rows = graph.constant("convolution_rows", np.array([0, 0, -1], np.int64))
         weight = self._tensors.read(f"{module}.conv1d.weight")  # [width, 1, kernel]
         convolved, present = graph.ops(
             "CausalConvWithState",
             [
-                graph.op("Reshape", [x, apart], f"{node}.channels"),
+                graph.op("Transpose", [x], f"{node}.channels", perm=[0, 2, 1]),  # [n, width, S]
                 graph.weight(f"{node}.convolution.weight", weight),
                 None,
-                self._past(state),
+                graph.op("Reshape", [self._past(state), rows], f"{node}.last_inputs"),
             ],
-            [f"{node}.convolution", f"{node}.present_convolution"],
+            [f"{node}.convolution", f"{node}.next_inputs"],
             domain=CONTRIB,
-            channels_last=1,
-            activation="silu",
         )
-        self._present(present, state)
-        return self._flat(convolved, f"{node}.convolved")
+        # The state has four axes like all others.
+        apart = graph.constant("convolution_state", np.array([0, 0, 1, -1], np.int64))
+        self._present(graph.op("Reshape", [present, apart], f"{node}.present_convolution"), state)
+        by_token = graph.op("Transpose", [convolved], f"{node}.convolved", perm=[0, 2, 1])
+        return self._silu(by_token, f"{node}.convolution_silu")
+
+    def _gate(self, heads: ir.Value, gate: ir.Value, node: str, module: str) -> ir.Value:
+        """Each head normalized, times SiLU of its gate; as plain operators a fraction of the time
+        of `GatedRMSNorm`.
+        """
+        config, graph = self._config, self._graph
+        by_head = graph.constant("by_value", np.array([0, 0, -1, config.value_width], np.int64))
+        weight = graph.weight(f"{node}.norm.weight", self._tensors.read(f"{module}.norm.weight"))
+        normed = graph.op(
+            "SimplifiedLayerNormalization",
+            [graph.op("Reshape", [heads, by_head], f"{node}.values_by_head"), weight],
+            f"{node}.norm",
+            axis=-1,
+            epsilon=self._rms_norm_eps,
+        )
+        opened = self._silu(gate, f"{node}.gate_silu")
+        return graph.op("Mul", [self._flat(normed, f"{node}.norm_flat"), opened], f"{node}.heads")
+
+    def _silu(self, x: ir.Value, name: str) -> ir.Value:
+        return self._graph.op("QuickGelu", [x], name, domain=CONTRIB, alpha=1.0)
 
     def _normalize(self, x: ir.Value, node: str) -> tuple[ir.Value, ir.Value]:
         """Queries and keys, each head of length one."""
