@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,14 +40,21 @@ class GpuConfig:
     targets: Annotated[
         tuple[Literal["cuda", "tensorrt"], ...], Parameter(help="where they run")
     ] = ("cuda", "tensorrt")
-    parts: Annotated[tuple[Part, ...], Parameter(help="what is measured")] = (
-        "chat",
+    parts: Annotated[tuple[Part, ...], Parameter(help="what is measured, in this order")] = (
         "parity",
+        "chat",
         "images",
     )
     repetitions: Annotated[int, Parameter(help="of each figure, of which the median counts")] = 3
+    max_minutes: Annotated[
+        float | None, Parameter(help="nothing more is begun after so long; it is named as not run")
+    ] = None
     into: Annotated[
         Path | None, Parameter(help="document that gets the figures between its marks")
+    ] = None
+    predict_at: Annotated[
+        float | None,
+        Parameter(help="GB/s of a GPU: print what is to be expected there, and measure nothing"),
     ] = None
 
 
@@ -54,9 +62,10 @@ def run_gpu(config: GpuConfig) -> int:
     """Measure and report; what cannot run is named in the report.
 
     Raises:
-        BenchmarkFailed: There is no GPU.
+        BenchmarkFailed: There is no GPU, or it has no memory left.
     """
     from benchmarks.gpu.chat import SHAPE_NAMES
+    from benchmarks.gpu.prediction import predict
     from engines.backends.cuda import find_gpu
     from engines.device import Device
     from engines.errors import EngineIncompatible
@@ -66,6 +75,9 @@ def run_gpu(config: GpuConfig) -> int:
         raise BenchmarkFailed(
             f"shapes has {', '.join(sorted(unknown))}, but there are {', '.join(SHAPE_NAMES)}"
         )
+    if config.predict_at is not None:
+        print(predict(config.shapes, config.predict_at * 1e9))
+        return 0
     try:
         gpu = find_gpu(Device("cuda"))
     except EngineIncompatible as error:
@@ -81,44 +93,92 @@ def run_gpu(config: GpuConfig) -> int:
 def _measure(config: GpuConfig, work: Path, machine: dict[str, str]) -> int:
     from benchmarks.gpu.bandwidth import measured_bandwidth
     from benchmarks.gpu.report import GpuReport, render, write_into
+    from engines.errors import RunFailed
 
     command = shlex.join(["python", "-m", "benchmarks", "gpu", *sys.argv[2:]])
-    report = GpuReport(
-        command=command, machine=machine, bandwidth=measured_bandwidth(), chat=[], parity=[]
-    )
+    try:
+        bandwidth = measured_bandwidth()
+    except RunFailed as error:
+        raise BenchmarkFailed(f"its bandwidth cannot be measured: {error}") from error
+    report = GpuReport(command=command, machine=machine, bandwidth=bandwidth, chat=[], parity=[])
+    run = _Run(config, work, report)
     for part in config.parts:
-        PARTS[part](config, work, report)
+        PARTS[part](run)
         print(render(report), flush=True)  # what was found before something later fails
-    if config.into is not None:
-        write_into(config.into, report)
+        if config.into is not None:
+            write_into(config.into, report)
     return 0
 
 
-def _chat(config: GpuConfig, work: Path, report: GpuReport) -> None:
+class _Run:
+    """What parts share: the folder, the report, the targets that can be had, and the time left."""
+
+    def __init__(self, config: GpuConfig, work: Path, report: GpuReport) -> None:
+        self.config = config
+        self.work = work
+        self.report = report
+        self.targets = [target for target in config.targets if self._has(target)]
+        minutes = config.max_minutes
+        self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
+
+    @contextmanager
+    def named(self, name: str) -> Iterator[bool]:
+        """Say what is at work, and whether there is time; what refuses is named in the report."""
+        from engines.errors import EngineryError
+        from export.errors import ExportError
+
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self.report.skipped.append(f"{name}: {self.config.max_minutes:g} minutes were over")
+            yield False
+            return
+        print(f"measuring {name}", file=sys.stderr, flush=True)
+        try:
+            yield True
+        except (EngineryError, ExportError, BenchmarkFailed) as error:
+            self.report.skipped.append(f"{name}: {error}")
+
+    def _has(self, target: str) -> bool:
+        """Asked once, before engines are compiled that nothing here could run."""
+        from engines.backends.tensorrt_library import load_tensorrt
+        from engines.errors import EngineIncompatible
+
+        if target == "tensorrt":
+            try:
+                load_tensorrt()
+            except EngineIncompatible as error:
+                self.report.skipped.append(f"everything on tensorrt: {error}")
+                return False
+        return True
+
+
+def _chat(run: _Run) -> None:
     from benchmarks.gpu.chat import compile_shape, measure_chat
 
+    config, work = run.config, run.work
     for shape in config.shapes:
-        for target in config.targets:
-            with _named(f"{shape} on {target}", report):
-                folder = compile_shape(work, shape, target, config.precision)  # type: ignore[arg-type]
-                figures = measure_chat(folder, report.bandwidth, config.repetitions)
-                report.chat.append(figures)
+        for target in run.targets:
+            with run.named(f"{shape} on {target}") as begins:
+                if begins:
+                    folder = compile_shape(work, shape, target, config.precision)  # type: ignore[arg-type]
+                    bandwidth = run.report.bandwidth
+                    run.report.chat.append(measure_chat(folder, bandwidth, config.repetitions))
             if config.work_dir is None:  # an 8B engine takes 16 GB, and twice that with a plan
                 shutil.rmtree(work / target, ignore_errors=True)
         if config.work_dir is None:
             shutil.rmtree(work / "checkpoints", ignore_errors=True)
 
 
-def _parity(config: GpuConfig, work: Path, report: GpuReport) -> None:
+def _parity(run: _Run) -> None:
     from benchmarks.gpu.demo import PRECISIONS, measure_parity
 
-    for target in config.targets:
+    for target in run.targets:
         for precision in PRECISIONS[target]:
-            with _named(f"demo-chat in {precision} on {target}", report):
-                report.parity.append(measure_parity(work, target, precision))
+            with run.named(f"demo-chat in {precision} on {target}") as begins:
+                if begins:
+                    run.report.parity.append(measure_parity(run.work, target, precision))
 
 
-def _images(config: GpuConfig, work: Path, report: GpuReport) -> None:
+def _images(run: _Run) -> None:
     from benchmarks.gpu.images import (
         Nearness,
         Speed,
@@ -129,29 +189,18 @@ def _images(config: GpuConfig, work: Path, report: GpuReport) -> None:
 
     near: list[Nearness] = []
     speeds: list[Speed] = []
-    for target in config.targets:
-        with _named(f"demo-diffusion on {target}", report):
-            near += [measure_nearness(work, target, one) for one in ("fp32", "fp16")]
-        with _named(f"Stable Diffusion XL on {target}", report):
-            speeds.append(measure_speed(work, target, "fp16", config.repetitions))
+    for target in run.targets:
+        with run.named(f"demo-diffusion on {target}") as begins:
+            if begins:
+                near += [measure_nearness(run.work, target, one) for one in ("fp32", "fp16")]
+        with run.named(f"Stable Diffusion XL on {target}") as begins:
+            if begins:
+                speeds.append(measure_speed(run.work, target, "fp16", run.config.repetitions))
     if near or speeds:
-        report.more.append(render_images(near, speeds))
+        run.report.more.append(render_images(near, speeds))
 
 
-@contextmanager
-def _named(name: str, report: GpuReport) -> Iterator[None]:
-    """Say what is at work; what an engine or a library refuses is named in the report."""
-    from engines.errors import EngineryError
-    from export.errors import ExportError
-
-    print(f"measuring {name}", file=sys.stderr, flush=True)
-    try:
-        yield
-    except (EngineryError, ExportError, BenchmarkFailed) as error:
-        report.skipped.append(f"{name}: {error}")
-
-
-PARTS: dict[Part, Callable[[GpuConfig, Path, GpuReport], None]] = {
+PARTS: dict[Part, Callable[[_Run], None]] = {
     "chat": _chat,
     "parity": _parity,
     "images": _images,

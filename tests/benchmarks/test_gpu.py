@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.errors import BenchmarkFailed
 from benchmarks.gpu.bandwidth import decode_limit, measured_bandwidth
 from benchmarks.gpu.chat import ChatFigures, DecodeSpeed, measure_chat
+from benchmarks.gpu.command import GpuConfig, run_gpu
 from benchmarks.gpu.demo import compile_demo
 from benchmarks.gpu.parity import compare
 from benchmarks.gpu.report import BEGIN, END, GpuReport, ParityFigures, goals, write_into
@@ -59,6 +61,28 @@ def test_bandwidth_is_of_what_is_read_and_written(host_cuda):
     assert measured_bandwidth(size=1 << 16, repetitions=3) > 0
 
 
+def test_what_is_expected_is_reckoned_without_a_gpu(capsys):
+    assert run_gpu(GpuConfig(shapes=("qwen3-8b",), predict_at=4000)) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2 + 3
+    # 7.57 billion numbers of 2 bytes, and 544 tokens of 147,456 bytes for each stream.
+    assert printed[2].startswith("| qwen3-8b | 1 | 263 | ")
+    assert printed[4].startswith("| qwen3-8b | 64 | 12,")
+
+
+def test_targets_that_are_missing_and_time_that_is_over_are_named(host_cuda, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.gpu.bandwidth.measured_bandwidth", lambda: 4e12)
+    document = tmp_path / "performance.md"
+    document.write_text(f"{BEGIN}{END}")
+    config = GpuConfig(work_dir=tmp_path, max_minutes=0, into=document)
+    assert run_gpu(config) == 0
+    text = document.read_text()
+    assert "Not run: everything on tensorrt: the engine is for TensorRT, which is not" in text
+    for name in ("demo-chat in bf16", "qwen3-8b", "Stable Diffusion XL"):
+        assert f"Not run: {name} on cuda: 0 minutes were over." in text
+    assert not list(tmp_path.glob("checkpoints*")), "nothing was begun"
+
+
 def test_goals_are_named_with_what_was_reached():
     reached, missed = goals([figures(850, 25 * 850)]), goals([figures(700, 10 * 700)])
     assert "85%, reached" in reached[0]
@@ -96,6 +120,12 @@ def test_figures_go_between_the_marks_of_the_document(tmp_path):
 def test_the_document_that_make_fills_has_the_marks():
     text = (ROOT / "docs" / "performance.md").read_text()
     assert text.index(BEGIN) < text.index(END)
+
+
+def test_a_gpu_without_memory_is_one_sentence(host_cuda, tmp_path):
+    host_cuda.total_memory = 1 << 20
+    with pytest.raises(BenchmarkFailed, match="its bandwidth cannot be measured: CUDA failed"):
+        run_gpu(GpuConfig(work_dir=tmp_path))
 
 
 def test_a_machine_without_a_gpu_is_told_so_in_one_sentence():
