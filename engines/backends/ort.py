@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from engines.backends.file_pages import release_file_pages
 from engines.backends.host_logits import HostLogits
 from engines.backends.ort_session import open_session
 from engines.backends.slot_arrays import SlotArray
@@ -54,6 +55,7 @@ class OrtCpuRunner:
         if spec.decode_graph is not None:
             decode_graph = graph.with_name(spec.decode_graph)
             self._decode_session = open_session(decode_graph, num_threads, profile)
+        release_file_pages(graph.parent)
         self._spec = spec
         self._max_context = max_context
         self._num_slots = num_slots
