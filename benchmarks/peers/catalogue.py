@@ -184,9 +184,12 @@ def all_peers(work_dir: Path, torch: str) -> dict[PeerName, Peer]:
         "openvino": PythonPeer(
             "OpenVINO GenAI",
             "openvino",
-            # Its torchvision is of another build than a torch for the CPU, and not needed.
+            # Its torchvision is of another build than a torch for the CPU, and not needed. Its
+            # exporter takes Qwen3.5 beside these releases of transformers alone.
             replace(
-                environment("openvino", "openvino-genai", "optimum-intel", "nncf"),
+                environment(
+                    "openvino", "openvino-genai", "optimum-intel", "nncf", "transformers==5.2.*"
+                ),
                 unwanted=("torchvision",),
             ),
             ("int8", "int4"),

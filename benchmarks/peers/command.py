@@ -24,7 +24,7 @@ from benchmarks.peers.config import PeersConfig
 from benchmarks.peers.http import free_port, measure_server
 from benchmarks.peers.journal import Entry, Journal
 from benchmarks.peers.process import build_model, measure
-from benchmarks.peers.report import BEGIN_MARK, END_MARK, Comparison, Contestant, markdown
+from benchmarks.peers.report import Comparison, Contestant, markdown, marks
 from benchmarks.peers.workload import ClientsMeasurement, EngineMeasurement, Precision, Stage
 
 UNFINISHED = 75  # exit status: run the same command again
@@ -62,8 +62,8 @@ class _Run:
         self.start = time.perf_counter()
         self.left_out: list[str] = []
         self.failures: list[str] = []
-        self.checkpoint = config.checkpoint or config.work_dir / "checkpoints" / config.shape
-        asked = {**asdict(config.workload()), "checkpoint": self.checkpoint.resolve().name}
+        self.checkpoint = config.checkpoint_folder
+        asked = {**asdict(config.workload()), "checkpoint": self.checkpoint.name}
         self.journal = Journal(config.journal, msgspec.json.encode(asked).decode())
         self._failed: set[tuple[Stage, str]] = set()
 
@@ -171,7 +171,7 @@ def run_peers(config: PeersConfig) -> int:
         captions = write_peer_plots(comparison, config.plots)
         pictures = shown_pictures(config.plots, captions, config.update)
     report = markdown(comparison, pictures)
-    write_comparison(config, comparison, report, BEGIN_MARK, END_MARK)
+    write_comparison(config, comparison, report, *marks(comparison.checkpoint))
     if not is_whole:
         run.console.print("some measurements are left: run the same command again")
         return UNFINISHED
@@ -201,7 +201,7 @@ def _collect(run: _Run, runners: Sequence[_Runner]) -> Comparison:
         )
     shares = [entry.others_share for entry in run.journal.entries.values()]
     return Comparison(
-        checkpoint=run.checkpoint.resolve().name,
+        checkpoint=run.checkpoint.name,
         date=date.today().isoformat(),
         machine=describe_machine(),
         workload=config.workload(),
@@ -218,7 +218,7 @@ def hide(run: _Run, text: str) -> str:
     config = run.config
     root = Path(__file__).parents[2]
     names: dict[Path | None, str] = {
-        run.checkpoint.absolute(): "CHECKPOINT",
+        run.checkpoint: "CHECKPOINT",
         config.work_dir.absolute(): "WORK_DIR",
         Path(sys.executable): "python",
         root: ".",

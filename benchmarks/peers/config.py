@@ -12,7 +12,7 @@ from benchmarks.checkpoints.catalogue import ShapeName
 from benchmarks.markdown import insert_between
 from benchmarks.options import REPORT, PlotsTarget, check_above_zero, check_at_least_one, numbers
 from benchmarks.peers.catalogue import PEER_NAMES, Peer, PeerName, all_peers
-from benchmarks.peers.report import BEGIN_MARK, END_MARK
+from benchmarks.peers.report import DEFAULT_SHAPE, marks
 from benchmarks.peers.workload import Precision, Stage, Workload
 from engines.machine import physical_cores
 
@@ -43,7 +43,7 @@ class PeersConfig:
 
     shape: Annotated[
         ShapeName, Parameter(help="of the checkpoint that is made below --work-dir", group=_WHAT)
-    ] = "qwen2.5-0.5b"
+    ] = DEFAULT_SHAPE
     checkpoint: Annotated[
         Path | None, Parameter(help="a checkpoint folder instead", group=_WHAT)
     ] = None
@@ -135,7 +135,14 @@ class PeersConfig:
             raise ValueError("stop_after was given, so journal must name a file to go on from")
         self.workload()
         if self.update is not None:
-            insert_between(self.update.read_text(encoding="utf-8"), "", BEGIN_MARK, END_MARK)
+            insert_between(
+                self.update.read_text(encoding="utf-8"), "", *marks(self.checkpoint_folder.name)
+            )
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where the checkpoint is, or will be made."""
+        return (self.checkpoint or self.work_dir / "checkpoints" / self.shape).resolve()
 
     def workload(self) -> Workload:
         return Workload(

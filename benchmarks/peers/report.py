@@ -7,6 +7,7 @@ from statistics import median
 
 import msgspec
 
+from benchmarks.checkpoints.catalogue import ShapeName
 from benchmarks.comparison import commands, facts
 from benchmarks.machine import MIB
 from benchmarks.markdown import table, with_spread
@@ -18,8 +19,7 @@ from benchmarks.peers.workload import (
     Workload,
 )
 
-BEGIN_MARK = "<!-- peers:begin -->"
-END_MARK = "<!-- peers:end -->"
+DEFAULT_SHAPE: ShapeName = "qwen2.5-0.5b"
 OURS = "Enginery"
 _NONE = "-"
 
@@ -65,6 +65,12 @@ class Figure(msgspec.Struct, frozen=True):
     stage: Stage
     read: Callable[[Contestant], list[float]]
     is_less: bool = False
+
+
+def marks(checkpoint: str) -> tuple[str, str]:
+    """Where the report on a checkpoint begins and ends in a document."""
+    section = "peers" if checkpoint == DEFAULT_SHAPE else f"peers-{checkpoint}"
+    return f"<!-- {section}:begin -->", f"<!-- {section}:end -->"
 
 
 def engine_figures(workload: Workload) -> list[Figure]:

@@ -8,7 +8,7 @@ from benchmarks.comparison import shown_pictures
 from benchmarks.machine import MIB
 from benchmarks.markdown import insert_between
 from benchmarks.peers.config import PeersConfig
-from benchmarks.peers.report import BEGIN_MARK, END_MARK, Comparison, Contestant, markdown
+from benchmarks.peers.report import DEFAULT_SHAPE, Comparison, Contestant, markdown, marks
 from benchmarks.peers.workload import ClientsMeasurement, EngineMeasurement, Workload
 from tests.benchmarks.fake_peers import make_llamacpp
 
@@ -123,17 +123,27 @@ def test_bars_and_gaps_are_drawn_for_what_was_measured(tmp_path):
     assert names == {"peers-engine.png", "peers-http.png", "peers-gaps.png"}
 
 
+BEGIN, END = marks(DEFAULT_SHAPE)
+
+
+def test_each_checkpoint_has_a_section_of_its_own():
+    begin, end = marks("qwen3.5-0.8b")
+    document = f"{BEGIN}\nfirst\n{END}\n{begin}\nsecond\n{end}\n"
+    changed = insert_between(document, "new", begin, end)
+    assert changed == f"{BEGIN}\nfirst\n{END}\n{begin}\n\nnew\n\n{end}\n"
+
+
 def test_the_report_replaces_what_stood_between_the_marks():
-    document = f"# Figures\n\n{BEGIN_MARK}\nold\n{END_MARK}\n\nAfter.\n"
-    once = insert_between(document, "new\n", BEGIN_MARK, END_MARK)
-    assert once == f"# Figures\n\n{BEGIN_MARK}\n\nnew\n\n{END_MARK}\n\nAfter.\n"
-    assert insert_between(once, "new\n", BEGIN_MARK, END_MARK) == once
+    document = f"# Figures\n\n{BEGIN}\nold\n{END}\n\nAfter.\n"
+    once = insert_between(document, "new\n", BEGIN, END)
+    assert once == f"# Figures\n\n{BEGIN}\n\nnew\n\n{END}\n\nAfter.\n"
+    assert insert_between(once, "new\n", BEGIN, END) == once
 
 
-@pytest.mark.parametrize("document", ["", BEGIN_MARK, f"{END_MARK} {BEGIN_MARK}"])
+@pytest.mark.parametrize("document", ["", BEGIN, f"{END} {BEGIN}"])
 def test_a_document_without_marks_is_refused(document):
     with pytest.raises(ValueError, match="lacks the marks"):
-        insert_between(document, "new", BEGIN_MARK, END_MARK)
+        insert_between(document, "new", BEGIN, END)
 
 
 @pytest.fixture
@@ -159,7 +169,8 @@ def test_one_command_makes_models_measures_in_turns_and_reports(checkpoint, tmp_
     work = tmp_path / "work"
     make_llamacpp(work)
     document, report = tmp_path / "figures.md", tmp_path / "report.json"
-    document.write_text(f"{BEGIN_MARK}\n{END_MARK}\n")
+    begin, end = marks(checkpoint.name)
+    document.write_text(f"{begin}\n{end}\n")
     where = ("--checkpoint", checkpoint, "--work-dir", work, "--peers", "genai", "llamacpp")
     outputs = ("--json", report, "--update", document, "--markdown", tmp_path / "report.md")
     assert bench(monkeypatch, *where, "--rounds", "2", *QUICK, *outputs) == 0
@@ -173,7 +184,7 @@ def test_one_command_makes_models_measures_in_turns_and_reports(checkpoint, tmp_
     text = document.read_text()
     assert "| llama.cpp Q4_0 | 101 |" in text
     assert "8 clients over HTTP" in text
-    assert (tmp_path / "report.md").read_text() in text.replace(f"{BEGIN_MARK}\n\n", "")
+    assert (tmp_path / "report.md").read_text() in text.replace(f"{begin}\n\n", "")
     assert "--peers genai llamacpp --rounds 2" in text
     assert str(tmp_path) not in text + report.read_text()
 
