@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,15 @@ PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 _HASH_BLOCK = 1 << 22  # bytes
 _BLOCK_ELEMENTS = 1 << 23
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows `start` to `stop` (half-open) of a tensor."""
+
+    tensor: str
+    start: int
+    stop: int
 
 
 class TensorFiles:
@@ -66,6 +76,15 @@ class TensorFiles:
     def stored(self, name: str) -> StoredTensor:
         """Where a tensor lies, to be given another name or form."""
         return self._tensors[name]
+
+    def taken(self, sources: Mapping[str, Rows]) -> TensorFiles:
+        """Rows of tensors under new names."""
+        return TensorFiles(
+            {
+                name: self._tensors[rows.tensor].rows(rows.start, rows.stop)
+                for name, rows in sources.items()
+            }
+        )
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self._tensors[name].shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,12 @@ class IntegerBlocks:
         if self.zero_points is not None:
             return self.zero_points
         return np.full(self.scales.shape, self.middle, np.uint8)
+
+    def cut(self, start: int, stop: int) -> IntegerBlocks:
+        """Rows `start` to `stop` (half-open) as a matrix of their own."""
+        rows = slice(start, stop)
+        zeros = None if self.zero_points is None else self.zero_points[rows]
+        return replace(self, values=self.values[rows], scales=self.scales[rows], zero_points=zeros)
 
     def signed_rows(self) -> NDArray[np.int8]:
         """The values around zero, of int8 without zero points. [N, K]"""

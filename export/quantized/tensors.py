@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from export.errors import CheckpointError
 from export.quantized.blocks import IntegerBlocks
-from export.quantized.layouts import QuantizedMatrix
+from export.quantized.layouts import MatrixRows, QuantizedMatrix
 from export.safetensors_file import FloatArray, StoredTensor
-from export.tensor_files import TensorFiles
+from export.tensor_files import Rows, TensorFiles
 
 
 class QuantizedTensorFiles(TensorFiles):
@@ -47,6 +47,22 @@ class QuantizedTensorFiles(TensorFiles):
             {rename(name): matrix for name, matrix in self._matrices.items()},
             self.description,
         )
+
+    def taken(self, sources: Mapping[str, Rows]) -> QuantizedTensorFiles:
+        """Rows of tensors and of quantized matrices under new names."""
+        matrices: dict[str, QuantizedMatrix] = {
+            name: MatrixRows(self._matrices[rows.tensor], rows.start, rows.stop)
+            for name, rows in sources.items()
+            if rows.tensor in self._matrices
+        }
+        parts = {id(part) for matrix in matrices.values() for part in matrix.tensors}
+        stored = {name: self.stored(name) for name in self if id(self.stored(name)) in parts}
+        stored |= {
+            name: self.stored(rows.tensor).rows(rows.start, rows.stop)
+            for name, rows in sources.items()
+            if name not in matrices
+        }
+        return QuantizedTensorFiles(stored, matrices, self.description)
 
     @property
     def plain_names(self) -> list[str]:

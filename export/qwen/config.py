@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from export.errors import CheckpointError
-from export.qwen.families import FAMILIES, QWEN1, Family
+from export.qwen.families import FAMILIES, Family
 from export.qwen.hybrid import (
     DeltaNetConfig,
     read_delta_net,
@@ -119,11 +119,6 @@ def read_decoder_config(config: dict[str, Any]) -> DecoderConfig:
         CheckpointError: The architecture is not supported, or a field is missing or impossible.
     """
     family = family_of(config)
-    if config.get("quantization_config") and family is QWEN1:
-        raise CheckpointError(
-            "the checkpoint is quantized already, which is not read of this architecture: use the "
-            "one in bf16, fp16 or fp32"
-        )
     if config.get("hidden_act", "silu") != "silu":
         raise CheckpointError(
             f"config.json has hidden_act {config['hidden_act']!r}, but only silu is supported"

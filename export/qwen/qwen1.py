@@ -10,8 +10,7 @@ from typing import Any
 
 from export.errors import CheckpointError
 from export.qwen.rope import DYNAMIC_NTK
-from export.safetensors_file import StoredTensor
-from export.tensor_files import TensorFiles
+from export.tensor_files import Rows, TensorFiles
 
 Config = dict[str, Any]
 
@@ -77,11 +76,14 @@ def rename(config: Config, tensors: TensorFiles) -> TensorFiles:
     """
     hidden, mlp = config["hidden_size"], config["intermediate_size"] // 2
     table = (config["vocab_size"], hidden)
-    stored: dict[str, StoredTensor] = {}
+    sources: dict[str, Rows] = {}
 
-    def take(name: str, shape: tuple[int, ...], new_name: str) -> None:
+    def take(name: str, shape: tuple[int, ...], *new_names: str) -> None:
+        """Under several names parts of the same size."""
         tensors.require(name, shape)
-        stored[new_name] = tensors.stored(name)
+        size = shape[0] // len(new_names)
+        for index, new_name in enumerate(new_names):
+            sources[new_name] = Rows(name, index * size, (index + 1) * size)
 
     take("transformer.wte.weight", table, "model.embed_tokens.weight")
     take("transformer.ln_f.weight", (hidden,), "model.norm.weight")
@@ -97,10 +99,15 @@ def rename(config: Config, tensors: TensorFiles) -> TensorFiles:
         old, new = f"transformer.h.{layer}", f"model.layers.{layer}"
         for name, (new_name, kind) in _IN_LAYER.items():
             take(f"{old}.{name}", shapes[kind], f"{new}.{new_name}")
+            _check_no_bias(tensors, f"{old}.{name}")
         for part, shape in (("weight", (3 * hidden, hidden)), ("bias", (3 * hidden,))):
-            name = f"{old}.attn.c_attn.{part}"
-            tensors.require(name, shape)
-            for index, letter in enumerate("qkv"):
-                rows = tensors.stored(name).rows(index * hidden, (index + 1) * hidden)
-                stored[f"{new}.self_attn.{letter}_proj.{part}"] = rows
-    return TensorFiles(stored)
+            new_names = (f"{new}.self_attn.{letter}_proj.{part}" for letter in "qkv")
+            take(f"{old}.attn.c_attn.{part}", shape, *new_names)
+    return tensors.taken(sources)
+
+
+def _check_no_bias(tensors: TensorFiles, name: str) -> None:
+    """Quantized checkpoints may bring biases that the model has not; they have to be zero."""
+    bias = f"{name.removesuffix('.weight')}.bias"
+    if bias in tensors and tensors.read(bias).any():
+        raise CheckpointError(f"tensor {bias!r} is not zero, but the model has no such bias")

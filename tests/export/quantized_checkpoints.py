@@ -46,7 +46,8 @@ def write_tensors(folder: Path, tensors: dict[str, np.ndarray]) -> None:
 
 def matrices_of(tensors: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
     for name, tensor in tensors.items():
-        if ".layers." in name and name.endswith("_proj.weight"):
+        is_qwen1 = ".h." in name and tensor.ndim == 2
+        if is_qwen1 or (".layers." in name and name.endswith("_proj.weight")):
             yield name.removesuffix(".weight"), tensor
 
 

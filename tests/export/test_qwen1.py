@@ -13,9 +13,12 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from engines.manifest import read_manifest
 from export.command import export_engine
 from export.config import ExportConfig
+from export.errors import CheckpointError
+from export.precision import Override
 from export.report import QuietProgress
 from server.text.processor import TextProcessor
 from tests.checkpoints import edit_json
+from tests.export.quantized_checkpoints import read_tensors, write_gptq, write_tensors
 from tests.export.qwen1 import (
     END_OF_TEXT,
     TURN_BEGIN,
@@ -177,6 +180,41 @@ def test_quantized_it_stays_near(compiled, checkpoint, precision):
 
 
 # Text.
+
+
+def quantized_reference(folder, matrices, token_ids):
+    """The reference on what the matrices of a quantized checkpoint stand for."""
+    model = load_qwen1(make_qwen1_checkpoint(folder))
+    model.load_state_dict(
+        {name: torch.from_numpy(matrix) for name, matrix in matrices.items()}, strict=False
+    )
+    with torch.inference_mode():
+        return model(torch.tensor(token_ids)).numpy()
+
+
+@pytest.mark.parametrize("act_order", [False, True])
+def test_gptq_is_kept_as_it_is_stored(own, compiled, tmp_path, act_order):
+    matrices = write_gptq(own, act_order=act_order)
+    assert any("c_attn" in name for name in matrices)
+    token_ids = ids(40)
+    expected = quantized_reference(tmp_path / "plain", matrices, token_ids)
+    exact = compiled(own, precision="fp32")
+    assert np.abs(exact.decoder.prefill(0, token_ids) - expected).max() < 1e-4
+    kept = compiled(own, precision="int4", overrides=(Override("head", "fp32"),))
+    found = kept.decoder.prefill(0, token_ids)
+    assert np.linalg.norm(found - expected) < 0.04 * np.linalg.norm(expected)
+    sentence = read_manifest(kept.folder).stored_weights
+    assert sentence.startswith("14 matrices are as the checkpoint stores them: GPTQ, 4 bits")
+
+
+def test_biases_of_a_quantized_checkpoint_have_to_be_zero(own, compiled):
+    write_gptq(own)
+    tensors, name = read_tensors(own), "transformer.h.1.mlp.c_proj.bias"
+    write_tensors(own, tensors | {name: np.zeros(64, np.float32)})
+    compiled(own, precision="int4")
+    write_tensors(own, tensors | {name: np.ones(64, np.float32)})
+    with pytest.raises(CheckpointError, match="is not zero, but the model has no such bias"):
+        compiled(own, precision="int4")
 
 
 def test_chat_models_speak_chatml_and_end_with_their_turn(compiled, checkpoint):
