@@ -35,7 +35,7 @@ OPTIONS_demo-diffusion := --num-inference-steps 20 --guidance-scale 3 \
 # Of `make bench`: any option of `python -m benchmarks peers`, such as BENCH='--rounds 1'.
 BENCH  ?= --rounds 3
 
-.PHONY: serve demo test test-clients bench test-gpu bench-gpu check format clean
+.PHONY: serve demo test test-clients bench test-gpu bench-gpu try-gpu check format clean
 
 serve: $(ENGINES)
 	@exec $(SERVE_VENV)/bin/python -m server --engine-dir $(BUILT) --device $(DEVICE) --host $(HOST) \
@@ -73,14 +73,20 @@ bench: $(BENCH_VENV)/installed
 # TensorRT's libraries come from NVIDIA; without them what needs them is skipped, and named.
 $(GPU_VENV)/installed: pyproject.toml
 	@PYTHON='$(PYTHON)' scripts/make-venv $(GPU_VENV) 'test-gpu'
-	@$(GPU_VENV)/bin/python -m pip --quiet install 'tensorrt>=11' || \
-		echo "TensorRT could not be installed: what needs it will be skipped" >&2
+	@$(GPU_VENV)/bin/python -m pip --quiet install 'tensorrt>=11' >$(GPU_VENV)/tensorrt.log 2>&1 || \
+		echo "TensorRT could not be installed ($(GPU_VENV)/tensorrt.log): what needs it is skipped" >&2
 
 test-gpu: $(GPU_VENV)/installed
 	$(GPU_VENV)/bin/python -m pytest tests/device $(ARGS)
 
 bench-gpu: $(GPU_VENV)/installed
 	$(GPU_VENV)/bin/python -m benchmarks gpu --into docs/performance.md $(ARGS)
+
+# For a GPU that is lent for a quarter of an hour: the tests, then what the time allows.
+try-gpu: $(GPU_VENV)/installed
+	-$(GPU_VENV)/bin/python -m pytest tests/device
+	$(GPU_VENV)/bin/python -m benchmarks gpu --into docs/performance.md --max-minutes 9 \
+		--parts parity images chat $(ARGS)
 
 check: $(TEST_VENV)/installed
 	$(TEST_VENV)/bin/ruff format --check .
