@@ -108,7 +108,9 @@ def _in_int8(
     scratch.mkdir()
     write_settings(plan, scratch)
     prompts = options.calibration_prompts
-    calibration = calibrate(plan.graphs, plan.spec, scratch, prompts, progress)
+    calibration = calibrate(
+        plan.graphs, plan.spec, scratch, prompts, progress, compares=options.verify
+    )
     shutil.rmtree(scratch)
     manifest = compile_image_engine(plan, engine_dir, progress, calibration.ranges)
     if not options.verify:

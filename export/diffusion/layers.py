@@ -94,10 +94,21 @@ class LayerEmitter:
         self._watch(name, x, y)
         return y
 
-    def linear(self, x: ir.Value, name: str, *, bias: bool = True) -> ir.Value:
-        """[..., K] -> [..., N]."""
-        if self._precision.layout(name) == "int8" and self._int8.has_ranges(name):
-            return self._int8.linear(x, name, bias=bias)
+    def linear(
+        self, x: ir.Value, name: str, *, bias: bool = True, reader: str | None = None
+    ) -> ir.Value:
+        """[..., K] -> [..., N].
+
+        Args:
+            x: The input.
+            name: The module's path.
+            bias: Whether it has one.
+            reader: The layer that alone reads the result, where nothing in between mixes channels
+                or is more than linear: in int8 they can then have steps of their own.
+        """
+        if self._is_int8_linear(name):
+            divided_for = reader if reader and self._is_int8_linear(reader) else None
+            return self._int8.linear(x, name, bias=bias, reader=divided_for)
         self._watch(name, x)
         biases = (f"{name}.bias",) if bias else ()
         return self._linear.emit(x, Projection(name, (f"{name}.weight",), biases))
@@ -127,15 +138,23 @@ class LayerEmitter:
         )
         return graph.op("Add", [scaled, self.weight(f"{name}.bias", per_channel)], name)
 
-    def layer_norm(self, x: ir.Value, name: str, epsilon: float) -> ir.Value:
-        """Normalize the last axis.
+    def layer_norm(
+        self, x: ir.Value, name: str, epsilon: float, reader: str | None = None
+    ) -> ir.Value:
+        """Normalize the last axis; `reader` is the first of the layers that alone read it.
 
         SkipLayerNormalization would take in the additions before it, but on the CPU its kernel
         takes 3 to 8 times as long as two additions and this one, and is less precise.
         """
+        names = (f"{name}.weight", f"{name}.bias")
+        if reader is not None and self._is_int8_linear(reader):
+            weights = (self._int8.divide(self.read(one), reader) for one in names)
+            inputs = [self.graph.weight(*one) for one in zip(names, weights, strict=True)]
+        else:
+            inputs = [self.weight(one) for one in names]
         return self.graph.op(
             "LayerNormalization",
-            [x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")],
+            [x, *inputs],
             name,
             axis=-1,
             epsilon=epsilon,
@@ -179,7 +198,7 @@ class LayerEmitter:
 
         Where they read uint8 that is moved, which is a quarter of the bytes.
         """
-        if self._precision.layout(reader) == "int8" and self._int8.has_ranges(reader):
+        if self._is_int8_linear(reader):
             return self._int8.moved(x, reader, move)
         return move(x)
 
@@ -220,6 +239,9 @@ class LayerEmitter:
             pads=list(pads),
             strides=[stride, stride],
         )
+
+    def _is_int8_linear(self, name: str) -> bool:
+        return self._precision.layout(name) == "int8" and self._int8.has_ranges(name)
 
     def _is_int8_convolution(self, name: str) -> bool:
         layout = self._precision.layout(name)

@@ -86,26 +86,30 @@ class SpatialTransformer:
     def _emit_block(
         self, layers: LayerEmitter, rows: ir.Value, context: ir.Value, block: str
     ) -> ir.Value:
-        normed = layers.layer_norm(rows, f"{block}.norm1", LAYER_NORM_EPSILON)
+        epsilon, last = LAYER_NORM_EPSILON, f"{block}.ff.net.2"
+        normed = layers.layer_norm(rows, f"{block}.norm1", epsilon, f"{block}.attn1.to_q")
         attended = self._attend(layers, normed, normed, f"{block}.attn1")
         rows = layers.add(attended, rows, f"{block}.attn1.sum")
-        normed = layers.layer_norm(rows, f"{block}.norm2", LAYER_NORM_EPSILON)
+        normed = layers.layer_norm(rows, f"{block}.norm2", epsilon, f"{block}.attn2.to_q")
         attended = self._attend(layers, normed, context, f"{block}.attn2")
         rows = layers.add(attended, rows, f"{block}.attn2.sum")
-        normed = layers.layer_norm(rows, f"{block}.norm3", LAYER_NORM_EPSILON)
-        hidden, gate = (layers.linear(normed, f"{block}.{half}") for half in GEGLU_HALVES)
+        hidden_name, gate_name = (f"{block}.{half}" for half in GEGLU_HALVES)
+        normed = layers.layer_norm(rows, f"{block}.norm3", epsilon, hidden_name)
+        hidden = layers.linear(normed, hidden_name, reader=last)
+        gate = layers.linear(normed, gate_name)
         gated = layers.graph.op("Mul", [hidden, layers.gelu(gate)], f"{block}.gated")
-        return layers.add(layers.linear(gated, f"{block}.ff.net.2"), rows, f"{block}.sum")
+        return layers.add(layers.linear(gated, last), rows, f"{block}.sum")
 
     def _attend(
         self, layers: LayerEmitter, rows: ir.Value, context: ir.Value, name: str
     ) -> ir.Value:
+        output = f"{name}.to_out.0"
         heads = layers.attention(
             layers.linear(rows, f"{name}.to_q", bias=False),
             layers.linear(context, f"{name}.to_k", bias=False),
-            layers.linear(context, f"{name}.to_v", bias=False),
+            layers.linear(context, f"{name}.to_v", bias=False, reader=output),
             name,
             self.num_heads,
             self.channels // self.num_heads,
         )
-        return layers.linear(heads, f"{name}.to_out.0")
+        return layers.linear(heads, output)

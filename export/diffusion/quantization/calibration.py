@@ -99,7 +99,7 @@ class ActivationMeter:
         def node_ranges(graph: str, names: WatchedNode, *, clips: bool) -> NodeRanges:
             x = found[graph, names.x]
             y = None if names.y is None else found[graph, names.y].channel_ranges(clips=clips)
-            return NodeRanges(x.range(clips=clips), x.mean, y)
+            return NodeRanges(x.range(clips=clips), x.channel_ranges(clips=clips), x.mean, y)
 
         whole, clipped = (
             {
@@ -141,6 +141,8 @@ def calibrate(
     folder: Path,
     prompts: tuple[str, ...],
     progress: Progress,
+    *,
+    compares: bool,
 ) -> Calibration:
     """Draw the prompts in fp32, then the pictures to compare by.
 
@@ -150,6 +152,7 @@ def calibrate(
         folder: Holds the tokenizers and the scheduler's config; gets the graphs.
         prompts: What to draw.
         progress: Told every part of a graph and every step of a picture.
+        compares: Whether there are to be pictures to compare by.
     """
     watched = {}
     with progress.stage("preparing calibration", sum(g.num_parts for g in graphs)) as advance:
@@ -159,7 +162,7 @@ def calibrate(
     # Every step is a whole one: the layers of step caching are among those of the whole graph.
     engine = open_engine(folder, msgspec.structs.replace(spec, shallow_denoiser=None), meter)
     measured = calibration_requests(folder, spec, prompts)
-    compared = check_requests(folder, spec, CHECK_PROMPTS)
+    compared = check_requests(folder, spec, CHECK_PROMPTS if compares else ())
     total = sum(request.num_inference_steps for request in (*measured, *compared))
     with progress.stage("calibrating", total) as advance:
         for prompt, request in zip(prompts, measured, strict=True):

@@ -80,12 +80,14 @@ class NodeRanges:
 
     Attributes:
         x: The range of what it reads.
+        x_channels: The range of each channel of that.
         x_mean: The mean of each channel of that. [C]
         y: The range of each channel of what it gives; None of a matrix multiplication, which gives
             float32.
     """
 
     x: ActivationRange
+    x_channels: tuple[ActivationRange, ...]
     x_mean: FloatArray
     y: tuple[ActivationRange, ...] | None = None
 

@@ -72,6 +72,21 @@ def _num_scales(folder, node):
     return steps.dims[0]
 
 
+def test_what_is_read_has_a_step_for_each_channel(int8_engine):
+    """Images are quantized by channel; rows are made so that one step fits all channels."""
+    model = onnx.load(int8_engine("sd15") / "unet.onnx", load_external_data=False)
+    sizes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    steps = {
+        node.input[0]: sizes[node.input[1]]
+        for node in model.graph.node
+        if node.op_type == "QuantizeLinear"
+    }
+    block = "mid_block.attentions.0"
+    assert len(steps["mid_block.resnets.0.norm1.silu"]) == 1
+    assert len(steps[f"{block}.norm"]) == 1
+    assert steps[f"{block}.transformer_blocks.0.gated"] == []
+
+
 def test_an_activation_is_quantized_once_for_all_that_read_it(int8_engine):
     folder = int8_engine("sd15")
     model = onnx.load(folder / "unet.onnx", load_external_data=False)
@@ -192,6 +207,7 @@ def test_the_first_pattern_of_a_kind_decides_the_class():
 
 
 def test_nodes_without_an_output_range_are_matrix_multiplications():
-    ranges = NodeRanges(ActivationRange(-1.0, 3.0), np.zeros(4, np.float32))
+    whole = ActivationRange(-1.0, 3.0)
+    ranges = NodeRanges(whole, (whole,) * 4, np.zeros(4, np.float32))
     assert ranges.y is None
     assert ranges.x.zero_point == 64
