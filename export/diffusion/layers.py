@@ -68,7 +68,7 @@ class LayerEmitter:
         """
         weight = self._tensors.read(f"{name}.weight")
         if self._is_int8_convolution(name):
-            levels = self._int8.convolve(x, name, name, weight, stride, pads)
+            levels = self._int8.convolve(x, name, weight, stride, pads)
             return self._int8.dequantize(levels, name)
         bias = self.weight(f"{name}.bias")
         y = self._convolve(x, name, weight, bias, stride, pads)
@@ -81,18 +81,14 @@ class LayerEmitter:
 
     def doubling_convolution(self, x: ir.Value, name: str) -> ir.Value:
         """Make four of each pixel, then convolve 3 x 3: [B, C, H, W] -> [B, N, 2 * H, 2 * W]."""
-        weight, graph = self._tensors.read(f"{name}.weight"), self.graph
-        phases = [(f"{name}.{phase.name}", phase.weight(weight), phase.pads) for phase in PHASES]
         if self._is_int8_convolution(name):
-            levels = [
-                self._int8.convolve(x, name, part, kernel, 1, pads) for part, kernel, pads in phases
-            ]
-            return self._int8.dequantize(interleave(graph, levels, f"{name}.levels"), name)
-        bias = self.weight(f"{name}.bias")
-        parts = [self._convolve(x, part, kernel, bias, 1, pads) for part, kernel, pads in phases]
-        y = interleave(graph, parts, name)
-        self._watch(name, x, y)
-        return y
+            raise ValueError(f"{name} makes four of each pixel, which is fp32 only")
+        weight, bias = self._tensors.read(f"{name}.weight"), self.weight(f"{name}.bias")
+        parts = [
+            self._convolve(x, f"{name}.{phase.name}", phase.weight(weight), bias, 1, phase.pads)
+            for phase in PHASES
+        ]
+        return interleave(self.graph, parts, name)
 
     def linear(
         self, x: ir.Value, name: str, *, bias: bool = True, reader: str | None = None

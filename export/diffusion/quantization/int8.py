@@ -2,9 +2,9 @@
 
 An activation is quantized once for all that read it. Its range is a constant of the graph, so no
 picture sees another in its batch. Channels have steps of their own where that costs nothing: those
-of an input are folded into the weights that read it (`levels`), and in a matrix multiplication, whose
-input cannot be quantized by channel, also into the weights that made it. What a convolution
-gives has a range for each channel: the scales of the weights and the bias take that in.
+of an input are folded into the weights that read it (`levels`), and where it is rows, which cannot
+be quantized by channel as fast, also into the weights that made it. What a convolution gives has a
+range for each channel, which the scales of its weights and its bias take in.
 The bias also takes back what rounded weights make of the mean input.
 """
 
@@ -22,7 +22,6 @@ from export.diffusion.quantization.levels import (
     OutputLevels,
     channel_levels,
     output_levels,
-    uniform_levels,
 )
 from export.diffusion.quantization.precision import NodeRanges
 from export.graph import CONTRIB, GraphBuilder, scalar
@@ -85,20 +84,19 @@ class Int8Emitter:
     def quantize(self, x: ir.Value, node: str, *, is_image: bool) -> Quantized:
         """`x`, which `node` reads, as uint8; an image [B, C, H, W] by channel."""
         if x not in self._quantized:
-            found, graph = self._ranges[node], self._graph
-            if is_image or node in self._divided:
-                levels = channel_levels(found.x_channels)
-            else:
-                levels = uniform_levels(found.x, len(found.x_channels))
+            graph, levels = self._graph, channel_levels(self._ranges[node].x_channels)
             step = graph.constant(f"{x.name}.step", scalar(levels.step, np.float32))
             zero_point = graph.constant(f"{x.name}.zero", scalar(levels.zero_point, np.uint8))
-            steps, zero_points = step, zero_point
+            values, steps, zero_points = x, step, zero_point
             if is_image:
                 zeros = np.full(len(levels.relative), levels.zero_point, np.uint8)
                 steps = graph.weight(f"{x.name}.input_steps", levels.step * levels.relative)
                 zero_points = graph.weight(f"{x.name}.input_zeros", zeros)
+            elif node not in self._divided:
+                factors = graph.weight(f"{x.name}.factors", 1 / levels.relative)
+                values = graph.op("Mul", [x, factors], f"{x.name}.divided")
             values = graph.op(
-                "QuantizeLinear", [x, steps, zero_points], f"{x.name}.quantized", axis=1
+                "QuantizeLinear", [values, steps, zero_points], f"{x.name}.quantized", axis=1
             )
             self._quantized[x] = Quantized(values, levels, step, zero_point)
         return self._quantized[x]
@@ -114,7 +112,6 @@ class Int8Emitter:
         self,
         x: ir.Value,
         node: str,
-        name: str,
         weight: FloatArray,
         stride: int,
         pads: tuple[int, int, int, int],
@@ -135,14 +132,14 @@ class Int8Emitter:
                 quantized.values,
                 quantized.scale,
                 quantized.zero_point,
-                graph.weight(f"{name}.weight", q.reshape(weight.shape)),
-                graph.weight(f"{name}.scale", scale * (widest / output.steps)),
+                graph.weight(f"{node}.weight", q.reshape(weight.shape)),
+                graph.weight(f"{node}.scale", scale * (widest / output.steps)),
                 graph.constant("weight_zero_point", scalar(0, np.int8)),
                 graph.constant(f"{node}.widest_step", scalar(widest, np.float32)),
                 graph.constant("middle", scalar(_MIDDLE, np.uint8)),
-                graph.weight(f"{name}.bias", _to_int32((bias + shift * output.steps) / unit)),
+                graph.weight(f"{node}.bias", _to_int32((bias + shift * output.steps) / unit)),
             ],
-            f"{name}.levels",
+            f"{node}.levels",
             kernel_shape=list(weight.shape[2:]),
             pads=list(pads),
             strides=[stride, stride],

@@ -34,10 +34,6 @@ class InputLevels:
     relative: FloatArray
     zero_point: int
 
-    @property
-    def is_uniform(self) -> bool:
-        return bool((self.relative == 1).all())
-
 
 @dataclass(frozen=True, slots=True)
 class OutputLevels:
@@ -45,11 +41,6 @@ class OutputLevels:
 
     steps: FloatArray  # [N]
     zero_points: NDArray[np.uint8]  # [N]
-
-
-def uniform_levels(whole: ActivationRange, num_channels: int) -> InputLevels:
-    """The same step for all channels."""
-    return InputLevels(whole.scale, np.ones(num_channels, np.float32), whole.zero_point)
 
 
 def channel_levels(channels: Sequence[ActivationRange]) -> InputLevels:

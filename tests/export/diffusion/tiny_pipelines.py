@@ -148,10 +148,10 @@ def randomize(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     """Weights that let every path matter: no norm is neutral, no layer fades out."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in module.parameters():
+        for name, parameter in module.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim == 1:
-                parameter += 0.2 * noise
+            if parameter.ndim == 1:  # a bias, or the weight of a norm
+                parameter.copy_(0.2 * noise + name.endswith("weight"))
             else:
                 parameter.copy_(noise / parameter[0].numel() ** 0.5)
     return module.eval()
