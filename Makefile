@@ -32,7 +32,8 @@ ENGINES    := $(DEMOS:%=$(BUILT)/%/engine.json)
 OPTIONS_demo-diffusion := --num-inference-steps 20 --guidance-scale 3 \
 	--calibration-prompts demos/diffusion_training/calibration_prompts.txt
 
-# Of `make bench`: any option of `python -m benchmarks peers`, such as BENCH='--rounds 1'.
+# Of `make bench`: who takes part, and any option of `python -m benchmarks peers`.
+PEERS  ?= enginery openvino genai llamacpp transformers optimum
 BENCH  ?= --rounds 3
 
 .PHONY: serve demo test test-clients bench test-gpu bench-gpu try-gpu check format clean
@@ -66,8 +67,8 @@ $(BENCH_VENV)/installed: pyproject.toml
 
 # Peers are set up below build/peers; run again, it goes on where it was cut short.
 bench: $(BENCH_VENV)/installed
-	$(BENCH_VENV)/bin/python -m benchmarks peers-setup --torch '$(TORCH)'
-	$(BENCH_VENV)/bin/python -m benchmarks peers --journal build/peers/journal.jsonl \
+	$(BENCH_VENV)/bin/python -m benchmarks peers-setup --peers $(PEERS) --torch '$(TORCH)'
+	$(BENCH_VENV)/bin/python -m benchmarks peers --peers $(PEERS) --journal build/peers/journal.jsonl \
 		--json build/peers/peers.json --update docs/performance.md --plots docs/images $(BENCH)
 
 # TensorRT's libraries come from NVIDIA; without them what needs them is skipped, and named.
@@ -98,4 +99,4 @@ format: $(TEST_VENV)/installed
 	$(TEST_VENV)/bin/ruff check --fix .
 
 clean:
-	rm -rf .venv .venv-cuda $(TEST_VENV) $(GPU_VENV) build *.egg-info engines/built engines/built-cuda
+	rm -rf .venv .venv-cuda $(TEST_VENV) $(BENCH_VENV) $(GPU_VENV) build *.egg-info engines/built engines/built-cuda

@@ -17,6 +17,7 @@ def create_app(name: str = "python -m benchmarks") -> App:
     """The command line; `name` is what stands before the commands in its help."""
     from benchmarks.checkpoints.command import ChatCheckpointConfig, run_chat_checkpoint
     from benchmarks.compare import CompareConfig, run_compare
+    from benchmarks.drafts import DraftsConfig, run_drafts
     from benchmarks.engine import EngineBenchConfig, run_engine
     from benchmarks.gpu.command import GpuConfig, run_gpu
     from benchmarks.grammar_overhead import GrammarConfig, run_grammar
@@ -30,6 +31,7 @@ def create_app(name: str = "python -m benchmarks") -> App:
     from benchmarks.peers.setup import run_peers_setup
     from benchmarks.serve import ServeConfig, run_serve
     from benchmarks.server_path.command import ServerPathConfig, run_server_path
+    from benchmarks.together import TogetherConfig, run_together
     from benchmarks.waits import WaitsConfig, run_waits
 
     app = App(
@@ -40,9 +42,11 @@ def create_app(name: str = "python -m benchmarks") -> App:
     add_command(app, ServeConfig, run_serve, name="serve")
     add_command(app, CompareConfig, run_compare, name="compare")
     add_command(app, EngineBenchConfig, run_engine, name="engine")
+    add_command(app, DraftsConfig, run_drafts, name="drafts")
     add_command(app, GrammarConfig, run_grammar, name="grammar")
     add_command(app, GrowthConfig, run_growth, name="growth")
     add_command(app, ServerPathConfig, run_server_path, name="server-path")
+    add_command(app, TogetherConfig, run_together, name="together")
     add_command(app, WaitsConfig, run_waits, name="waits")
     add_command(app, PeersConfig, run_peers, name="peers")
     add_command(app, PeersSetupConfig, run_peers_setup, name="peers-setup")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -51,6 +51,14 @@ class GrowthConfig:
     max_minutes: Annotated[
         float | None, Parameter(help="begin no cell after so long", group=_LOAD)
     ] = None
+    max_others: Annotated[
+        float,
+        Parameter(
+            help="share of the cores, up to 1, that others may use; cells of --json above it are "
+            "measured again",
+            group=_LOAD,
+        ),
+    ] = 0.1
     json: Annotated[
         Path | None,
         Parameter(help="write all figures here; cells that it holds are kept", group=REPORT),
@@ -64,6 +72,8 @@ class GrowthConfig:
     def __post_init__(self) -> None:
         check_at_least_one(self, ("contexts", "streams", "steps", "threads"))
         check_above_zero(self, ("max_minutes",))
+        if not 0 <= self.max_others <= 1:
+            raise ValueError(f"max_others is {self.max_others}, but it must be from 0 to 1")
         if not (self.contexts and self.streams):
             raise ValueError("contexts and streams must each name at least one number")
         if self.update is not None:
@@ -104,35 +114,46 @@ def run_growth(config: GrowthConfig) -> int:
     """Measure cell after cell; one that does not fit is left out with a sentence."""
     console = Console(stderr=True, soft_wrap=True)
     folders = [folder for path in config.engine for folder in find_engines(path)]
-    kept: list[Cell] = []
-    if config.json is not None and config.json.exists():
-        kept = msgspec.json.decode(config.json.read_bytes(), type=GrowthReport).cells
-    cells, left_out = list(kept), list[str]()
+    cells = _kept(config)
+    left_out = list[str]()
     start = time.monotonic()
+
+    def is_over() -> bool:
+        limit = config.max_minutes
+        return limit is not None and time.monotonic() - start > 60 * limit
+
     for folder in folders:
         for context in config.contexts:
-            is_over = config.max_minutes is not None and (
-                time.monotonic() - start > 60 * config.max_minutes
-            )
             done = {c.streams for c in cells if (c.engine, c.context) == _key(folder, context)}
-            if is_over or set(config.streams) <= done:
+            missing = sorted(set(config.streams) - done)
+            if is_over() or not missing:
                 continue
             try:
                 with console.status(f"{folder.manifest.id} at {context}"):
-                    found = measure_context(folder, context, config)
+                    for cell in measure_context(folder, context, missing, config):
+                        cells.append(cell)
+                        _write(config, cells, left_out)
+                        if is_over():
+                            break
             except EngineryError as error:
                 left_out.append(f"{folder.manifest.id} at {context} is left out: {error}")
                 console.print(left_out[-1], markup=False, highlight=False)
-                continue
-            measured = {(c.engine, c.context, c.streams) for c in found}
-            cells = [c for c in cells if (c.engine, c.context, c.streams) not in measured] + found
-            _write(config, cells, left_out)
     print(markdown(_write(config, cells, left_out)))
     return 0
 
 
-def measure_context(folder: EngineFolder, context: int, config: GrowthConfig) -> list[Cell]:
-    """Load the engine for one length of context and measure it at every number of streams.
+def _kept(config: GrowthConfig) -> list[Cell]:
+    """What `--json` holds already, without what others disturbed."""
+    if config.json is None or not config.json.exists():
+        return []
+    cells = msgspec.json.decode(config.json.read_bytes(), type=GrowthReport).cells
+    return [cell for cell in cells if (cell.others_share or 0.0) <= config.max_others]
+
+
+def measure_context(
+    folder: EngineFolder, context: int, streams: Sequence[int], config: GrowthConfig
+) -> Iterator[Cell]:
+    """Load the engine for one length of context and measure it at these numbers of streams.
 
     All streams hold the same prompt: it is computed once and copied, which costs decode nothing.
 
@@ -142,34 +163,31 @@ def measure_context(folder: EngineFolder, context: int, config: GrowthConfig) ->
     from engines.load import EngineOptions, load_llm_engine  # only now: it loads the runtime
 
     spec = folder.manifest.chat
-    longest = context + config.steps + 8 + 2 * max(config.streams)
+    longest = context + config.steps + 8 + 2 * max(streams)
     if spec is None or longest > spec.max_context:
         limit = "no language model" if spec is None else f"a context of {spec.max_context} tokens"
         raise BenchmarkFailed(f"{longest} tokens are needed, but the engine has {limit}")
-    options = EngineOptions(max_num_seqs=max(config.streams), num_threads=config.threads)
+    options = EngineOptions(max_num_seqs=max(streams), num_threads=config.threads)
     engine = load_llm_engine(folder, replace(options, max_context=longest))
     try:
         meter = ThroughputMeter(engine)
         meter.prefill(min(context, 128))  # warm-up
+        others = OthersMeter()
         prefill = meter.prefill(context)
-        cells = []
-        for streams in sorted(config.streams):
-            others = OthersMeter()
-            speed = meter.decode_alike(streams, context, config.steps)
-            cells.append(
-                Cell(
-                    engine=folder.manifest.id,
-                    context=context,
-                    streams=streams,
-                    prefill=prefill,
-                    step_ms=1e3 * streams / speed,
-                    rss_bytes=resident_bytes()[0],
-                    others_share=others.share(),
-                )
+        for count in streams:
+            speed = meter.decode_alike(count, context, config.steps)
+            yield Cell(
+                engine=folder.manifest.id,
+                context=context,
+                streams=count,
+                prefill=prefill,
+                step_ms=1e3 * count / speed,
+                rss_bytes=resident_bytes()[0],
+                others_share=others.share(),
             )
+            others = OthersMeter()
     finally:
         engine.close()
-    return cells
 
 
 def markdown(report: GrowthReport, pictures: Sequence[str] = ()) -> str:

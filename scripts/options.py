@@ -13,6 +13,7 @@ from cyclopts import Group, Parameter
 
 from benchmarks.checkpoints.command import ChatCheckpointConfig
 from benchmarks.compare import CompareConfig
+from benchmarks.drafts import DraftsConfig
 from benchmarks.engine import EngineBenchConfig
 from benchmarks.grammar_overhead import GrammarConfig
 from benchmarks.growth import GrowthConfig
@@ -21,6 +22,7 @@ from benchmarks.images.serve import ServeImagesConfig
 from benchmarks.peers.config import PeersConfig, PeersSetupConfig
 from benchmarks.serve import ServeConfig
 from benchmarks.server_path.command import ServerPathConfig
+from benchmarks.together import TogetherConfig
 from engines.cli import ENV_PREFIX
 from export.config import ExportConfig
 from server.config import ServerConfig
@@ -31,6 +33,8 @@ COMMANDS = (
     ("python -m benchmarks serve", "bench.serve", ServeConfig),
     ("python -m benchmarks compare", "bench.compare", CompareConfig),
     ("python -m benchmarks engine", "bench.engine", EngineBenchConfig),
+    ("python -m benchmarks drafts", "bench.drafts", DraftsConfig),
+    ("python -m benchmarks together", "bench.together", TogetherConfig),
     ("python -m benchmarks grammar", "bench.grammar", GrammarConfig),
     ("python -m benchmarks growth", "bench.growth", GrowthConfig),
     ("python -m benchmarks server-path", "bench.server-path", ServerPathConfig),

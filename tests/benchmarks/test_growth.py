@@ -34,11 +34,18 @@ def test_a_row_a_context_and_a_column_a_number_of_streams(tiny_engine_dir, tmp_p
     assert str(tmp_path) not in text
     assert (plots / "growth.png").read_bytes().startswith(b"\x89PNG")
 
-    report.write_text(
-        report.read_text().replace(f'"step_ms": {cells[0]["step_ms"]}', '"step_ms": 7.0')
-    )
-    assert growth("--engine", tiny_engine_dir, *load, "--json", report) == 0
-    assert json.loads(report.read_text())["cells"][0]["step_ms"] == 7.0  # it was kept
+    def measured_again(others_share):
+        kept = json.loads(report.read_text())
+        for cell in kept["cells"]:
+            cell |= {"others_share": 0.0, "step_ms": 7.0}
+        kept["cells"][0]["others_share"] = others_share
+        report.write_text(json.dumps(kept))
+        assert growth("--engine", tiny_engine_dir, *load, "--json", report) == 0
+        cells = json.loads(report.read_text())["cells"]
+        return [(c["context"], c["streams"]) for c in cells if c["step_ms"] != 7.0]
+
+    assert measured_again(0.05) == []
+    assert measured_again(0.5) == [(16, 1)], "others had disturbed it"
 
 
 def test_a_context_that_does_not_fit_is_left_out_with_a_sentence(tiny_engine_dir, capsys):
