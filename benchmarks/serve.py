@@ -14,6 +14,7 @@ from rich.console import Console
 
 from benchmarks.load import PointReport, Prompts, open_server_load
 from benchmarks.load_options import LoadOptions
+from benchmarks.loop_lag import lag_between, read_loop_lag
 from benchmarks.machine import describe_machine
 from benchmarks.options import STDOUT
 from benchmarks.progress import LoadProgress
@@ -44,7 +45,9 @@ class ServeConfig(LoadOptions):
 def run_serve(config: ServeConfig) -> int:
     """Run the loads; the exit status is 1 when no request succeeded."""
     seed = new_seed(config)
+    before = read_loop_lag(config.base_url)
     model, points = asyncio.run(_measure(config, seed))
+    lag = lag_between(before, read_loop_lag(config.base_url))
     if config.json is not None:
         write_json(
             {
@@ -53,6 +56,7 @@ def run_serve(config: ServeConfig) -> int:
                 "settings": settings(config)
                 | {"base_url": api_url(config.base_url), "model": model, "seed": seed},
                 "points": points,
+                "event_loop_lag": lag,
             },
             config.json,
         )
@@ -61,6 +65,8 @@ def run_serve(config: ServeConfig) -> int:
         console.print(f"{model} at {api_url(config.base_url)}", markup=False, highlight=False)
         for table in load_tables([(point.name, point) for point in points]):
             console.print(table.to_rich())
+        if lag is not None:
+            console.print(f"Of the server, {lag}", highlight=False)
     draw_reports(config, f"{model}: a server under load", {model: [points]})
     return 0 if any(p.summary.num_failed < p.summary.num_requests for p in points) else 1
 

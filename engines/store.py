@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engines.errors import EngineCorrupt, EngineNotFound
 from engines.manifest import MANIFEST_NAME, Manifest, read_manifest
+from engines.verified import FileState, is_known, remember
 
 _EXPORT_HINT = "compile one with `python -m export --checkpoint-path CHECKPOINT`"
 
@@ -40,25 +41,32 @@ def find_engines(engine_dir: Path) -> list[EngineFolder]:
 def check_files(folder: EngineFolder, *, contents: bool = True) -> None:
     """Compare every file of the engine with the sizes and, if asked, the hashes in its manifest.
 
+    What was hashed before and has not changed since (see `engines.verified`) is not read again.
+
     Raises:
         EngineCorrupt: A file is missing, has another size or another content.
     """
+    states = {}
     for name, entry in folder.manifest.files.items():
         path = folder.path / name
         if not path.resolve().is_relative_to(folder.path.resolve()):
             raise EngineCorrupt(f"the engine file {path} is a link that leaves its folder")
         if not path.is_file():
             raise EngineCorrupt(f"the engine file {path} is missing: export the checkpoint again")
-        size = path.stat().st_size
-        if size != entry.size:
+        states[name] = state = FileState.of(path, entry.sha256)
+        if state.size != entry.size:
             raise EngineCorrupt(
-                f"the engine file {path} has {size} bytes, but its manifest says {entry.size}: "
-                "export the checkpoint again"
+                f"the engine file {path} has {state.size} bytes, but its manifest says "
+                f"{entry.size}: export the checkpoint again"
             )
-        if contents and sha256(path) != entry.sha256:
-            raise EngineCorrupt(
-                f"the engine file {path} was changed after its export: export the checkpoint again"
-            )
+    if contents and not is_known(folder.path, states.items()):
+        for name, state in states.items():
+            if sha256(folder.path / name) != state.sha256:
+                raise EngineCorrupt(
+                    f"the engine file {folder.path / name} was changed after its export: export "
+                    "the checkpoint again"
+                )
+        remember(folder.path, states)
 
 
 def sha256(path: Path) -> str:

@@ -28,16 +28,25 @@ def run(config: ServerConfig) -> int:
             port cannot be listened on.
     """
     from engines.store import find_engines
-    from server.loading import load_models
+    from server.listener import listen
     from server.logs import configure_logging
-    from server.process import listen, serve
+    from server.names import served_names
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # while engines load, nothing to drain
     configure_logging(config.log_format, config.log_level)
     api_keys = read_api_keys(config)
     folders = find_engines(config.engine_dir)
+    served_names(folders, config.served_names)  # refuses what cannot be served before it is loaded
     listener = listen(config.host, config.port)  # before engines are loaded, which takes longer
-    return serve(load_models(folders, config), config, api_keys, listener)
+
+    from server.opening import open_engines
+
+    openings = open_engines(folders, config)
+    # Only now, while threads open the engines: these imports take as long as that does.
+    from server.loading import load_models
+    from server.process import serve
+
+    return serve(load_models(folders, config, openings), config, api_keys, listener)
 
 
 def read_api_keys(config: ServerConfig) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import cache
 
 import falcon
 import falcon.asgi
@@ -55,6 +56,7 @@ def create_app(
     config: ServerConfig,
     api_keys: Iterable[str] | None = None,
     lifecycle: Lifecycle | None = None,
+    metrics: Metrics | None = None,
 ) -> App:
     """Build the ASGI app around loaded models, whose threads run while the app does.
 
@@ -63,12 +65,13 @@ def create_app(
         config: Limits, origins and names.
         api_keys: All that are accepted; None reads them from the settings and their files.
         lifecycle: Of the same models, where the caller wants to drain the app.
+        metrics: What /metrics shows, where the caller measures something too.
 
     Raises:
         ValueError: A file of keys cannot be read.
         EngineryError: The folder for pictures cannot be used.
     """
-    metrics = Metrics()
+    metrics = metrics or Metrics()
     metrics.watch(models)
     lifecycle = lifecycle or Lifecycle(models, config.drain_timeout)
     app = falcon.asgi.App()
@@ -158,9 +161,9 @@ def add_system_routes(app: App, lifecycle: Lifecycle, metrics: Metrics) -> None:
     app.add_route("/ready", system.Ready(lifecycle))
     app.add_route("/metrics", system.MetricsPage(metrics))
     app.add_route("/version", system.Version(__version__))
-    document = openapi_document(__version__)
+    document = cache(lambda: openapi_document(__version__))
     app.add_route("/openapi.json", system.OpenApi(document))
-    app.add_route("/docs", system.DocsPage(docs_page(document)))
+    app.add_route("/docs", system.DocsPage(lambda: docs_page(document())))
 
 
 async def on_error(

@@ -58,7 +58,12 @@ class ServerConfig:
         bool, _flag("answer any name with the only engine of its kind", _MODELS, negative="")
     ] = False
     verify_files: Annotated[
-        bool, _flag("compare the engines' files with their hashes before serving", _MODELS)
+        bool,
+        _flag(
+            "compare the engines' files with their hashes before serving, unless they were found "
+            "whole before and have not changed since",
+            _MODELS,
+        ),
     ] = True
 
     host: Annotated[str, _flag("address to listen on; 0.0.0.0 for all", _HTTP)] = "127.0.0.1"

@@ -22,6 +22,10 @@ _INTER_TOKEN_BUCKETS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
     *(1.0, 2.5, 5.0, 10.0),
 )
+_LAG_BUCKETS = (
+    *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1),
+    *(0.2, 0.5, 1.0, 5.0),
+)
 _STEP_BUCKETS = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0),
     *(32.0, 48.0, 64.0),
@@ -79,6 +83,12 @@ class Metrics:
         )
         self._denoising_step = self._histogram(
             "denoising_step", "Between two denoising steps of a picture.", _STEP_BUCKETS
+        )
+        self.event_loop_lag = Histogram(
+            f"{PREFIX}event_loop_lag_seconds",
+            "How late the event loop woke from a sleep of 0.1 s: what every event has to wait.",
+            buckets=_LAG_BUCKETS,
+            registry=self.registry,
         )
         self._models: dict[str, ModelMetrics] = {}
 

@@ -1,55 +1,33 @@
-"""The process that listens: its socket, its signals, how it drains and how it ends."""
+"""The process that listens: its signals, how it drains and how it ends."""
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import FrameType
 
 import uvicorn
 
-from engines.errors import EngineryError
 from server.app import create_app
 from server.config import ServerConfig
 from server.lifecycle import Lifecycle
+from server.listener import url_of
+from server.metrics import Metrics
 from server.registry import ModelRegistry
 
 logger = logging.getLogger(__name__)
 
 # How long a broken server still answers, so that whoever probes /health can see why it ends.
 _LAST_WORDS_S = 2.0
+_TICK_S = 0.1  # that uvicorn sleeps between two ticks
 # Longer than clients keep idle connections, so that none is closed under a request.
 _KEEP_ALIVE_S = 75
 # For clients that do not read what they asked for, once their requests have been ended.
 _CLOSE_TIMEOUT_S = 5
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket, which refuses connections until the server is ready.
-
-    Raises:
-        EngineryError: The port is in use, not allowed, or the host is not of this machine.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError:
-        raise EngineryError(f"the host {host!r} is not an address of this machine") from None
-    listener = socket.socket(family, kind, protocol)
-    try:
-        if os.name == "posix":  # elsewhere it would let two servers share a port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise EngineryError(_why_not(error, host, port)) from None
-    return listener
 
 
 def serve(
@@ -66,7 +44,8 @@ def serve(
         The exit status: 0, or 1 if an engine has failed.
     """
     lifecycle = Lifecycle(models, config.drain_timeout)
-    app = create_app(models, config, api_keys, lifecycle)
+    metrics = Metrics()
+    app = create_app(models, config, api_keys, lifecycle, metrics)
     settings = uvicorn.Config(
         app,
         http="httptools",
@@ -78,17 +57,13 @@ def serve(
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_CLOSE_TIMEOUT_S,
     )
-    server = DrainingServer(settings, lifecycle, config.drain_timeout, url_of(listener))
+    server = DrainingServer(
+        settings, lifecycle, config.drain_timeout, url_of(listener), metrics.event_loop_lag.observe
+    )
     server.run(sockets=[listener])
     for model in models.models:
         model.worker.close()
     return 1 if any(model.worker.failure for model in models.models) else 0
-
-
-def url_of(listener: socket.socket) -> str:
-    """Where clients of the API point their `base_url`."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
 
 
 class DrainingServer(uvicorn.Server):
@@ -99,12 +74,20 @@ class DrainingServer(uvicorn.Server):
         lifecycle: Told to drain, and asked for failed engines, ten times a second.
         drain_timeout_s: After which running requests are ended.
         url: For the line that says that the server is ready.
+        observe_lag: Told at every tick how many seconds it came late.
     """
 
     def __init__(
-        self, config: uvicorn.Config, lifecycle: Lifecycle, drain_timeout_s: float, url: str
+        self,
+        config: uvicorn.Config,
+        lifecycle: Lifecycle,
+        drain_timeout_s: float,
+        url: str,
+        observe_lag: Callable[[float], None],
     ) -> None:
         super().__init__(config)
+        self._observe_lag = observe_lag
+        self._due: float | None = None  # when the next tick is
         self._has_failed = False
         self._lifecycle = lifecycle
         self._drain_timeout_s = drain_timeout_s
@@ -131,10 +114,14 @@ class DrainingServer(uvicorn.Server):
         if not self._has_failed and self._lifecycle.failed_models:
             self._fail()
         now = time.monotonic()
+        if self._due is not None:
+            self._observe_lag(max(now - self._due, 0.0))
         is_idle = not self.server_state.tasks and now >= self._earliest_end
         if self._lifecycle.is_draining and (is_idle or now >= self._latest_end):
             self.should_exit = True
-        return await super().on_tick(counter)
+        should_exit = await super().on_tick(counter)
+        self._due = time.monotonic() + _TICK_S
+        return should_exit
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Before connections are closed, so that what still runs can say why it ends.
@@ -152,11 +139,3 @@ class DrainingServer(uvicorn.Server):
     def _drain(self) -> None:
         self._latest_end = min(self._latest_end, time.monotonic() + self._drain_timeout_s)
         self._lifecycle.is_draining = True
-
-
-def _why_not(error: OSError, host: str, port: int) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"port {port} of {host} is in use: choose another with --port"
-    if error.errno == errno.EACCES:
-        return f"port {port} of {host} needs more rights: choose one above 1023 with --port"
-    return f"{host}:{port} cannot be listened on: {error.strerror}"

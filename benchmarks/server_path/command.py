@@ -23,6 +23,7 @@ from rich.console import Console
 
 from benchmarks.engine import choose_engine
 from benchmarks.errors import BenchmarkFailed
+from benchmarks.loop_lag import LoopLag, lag_between, read_loop_lag
 from benchmarks.machine import busy_share, describe_machine
 from benchmarks.markdown import with_spread
 from benchmarks.options import STDOUT, JsonTarget, check_at_least_one, check_json_target
@@ -76,6 +77,7 @@ class ServerPathReport(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_s: list[float]
     tokens_per_cpu_s: list[float]
     events_per_token: list[float]
+    event_loop_lag: LoopLag | None
 
 
 def run_server_path(config: ServerPathConfig) -> int:
@@ -90,6 +92,8 @@ def run_server_path(config: ServerPathConfig) -> int:
             write_json(report, config.json)
         if config.json != STDOUT:
             Console().print(table(report).to_rich())
+            if report.event_loop_lag is not None:
+                Console().print(f"{str(report.event_loop_lag).capitalize()}.", highlight=False)
             if profile is not None:
                 stats = pstats.Stats(str(profile))
                 stats.strip_dirs().sort_stats("tottime").print_stats(_PROFILE_LINES)
@@ -116,17 +120,21 @@ def _measure(config: ServerPathConfig, engine: Path, profile: Path | None) -> Se
     with _running(engine, config.streams, core, profile) as (port, pid):
         if own_cores:
             os.sched_setaffinity(0, own_cores)
+        url = f"http://127.0.0.1:{port}/v1"
+        before_all: LoopLag | None = None
         try:
             for number in range(config.rounds + 1):
                 before = cpu_seconds(pid)
                 counted = asyncio.run(run_clients(port, config.streams, config.tokens))
                 used_s = cpu_seconds(pid) - before
                 num_tokens = config.streams * config.tokens
-                if number == 0:
-                    continue  # warm-up
+                if number == 0:  # warm-up
+                    before_all = read_loop_lag(url)
+                    continue
                 rates.append(num_tokens / (counted.last_s - counted.first_s))
                 cpu_rates.append(num_tokens / max(used_s, 1e-9))
                 shares.append(counted.events / num_tokens)
+            lag = lag_between(before_all, read_loop_lag(url))
         finally:
             if own_cores:
                 os.sched_setaffinity(0, own_cores | {core})
@@ -138,6 +146,7 @@ def _measure(config: ServerPathConfig, engine: Path, profile: Path | None) -> Se
         tokens_per_s=rates,
         tokens_per_cpu_s=cpu_rates,
         events_per_token=shares,
+        event_loop_lag=lag,
     )
 
 

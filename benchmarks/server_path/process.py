@@ -16,7 +16,8 @@ from benchmarks.server_path.null_engine import NullEngine, NullWorker
 from engines.load import require_chat
 from engines.store import find_engines
 from server.config import ServerConfig
-from server.process import listen, serve
+from server.listener import listen
+from server.process import serve
 from server.registry import ChatModel, ModelRegistry
 from server.text.grammar import GrammarCompiler
 from server.text.processor import TextProcessor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -81,24 +83,24 @@ class Version:
 
 
 class DocsPage:
-    """The same for people, as HTML."""
+    """The same for people, as HTML; `write` makes the page when it is first asked for."""
 
-    def __init__(self, page: str) -> None:
-        self._page = page.encode()
+    def __init__(self, write: Callable[[], str]) -> None:
+        self._page = cache(lambda: write().encode())
 
     async def on_get(self, req: Request, resp: Response) -> None:
         resp.content_type = "text/html; charset=utf-8"
         # Nothing of the page is code, and nothing is to be fetched for it.
         resp.set_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-        resp.data = self._page
+        resp.data = self._page()
 
 
 class OpenApi:
-    """The description of this API, generated from the Structs of the wire."""
+    """The description of this API; `describe` makes it when it is first asked for."""
 
-    def __init__(self, document: dict[str, Any]) -> None:
-        self._encoded = msgspec.json.encode(document)
+    def __init__(self, describe: Callable[[], dict[str, Any]]) -> None:
+        self._encoded = cache(lambda: msgspec.json.encode(describe()))
 
     async def on_get(self, req: Request, resp: Response) -> None:
         resp.content_type = "application/json"
-        resp.data = self._encoded
+        resp.data = self._encoded()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from engines import store, verified
 from engines.errors import EngineCorrupt, EngineIncompatible, EngineNotFound, InvalidManifest
 from engines.load import EngineOptions, load_llm_engine
 from engines.manifest import (
@@ -114,6 +117,47 @@ def test_missing_truncated_and_changed_files_are_corrupt(tmp_path):
     (path / "model.onnx").unlink()
     with pytest.raises(EngineCorrupt, match="is missing"):
         check_files(folder)
+
+
+def test_what_was_found_whole_is_not_read_again_until_it_changes(tmp_path, monkeypatch):
+    folder = EngineFolder(path := make_engine(tmp_path / "a"), read_manifest(path))
+    hashed = []
+    monkeypatch.setattr(store, "sha256", lambda file: hashed.append(file.name) or sha256(file))
+    check_files(folder)
+    check_files(folder)
+    assert hashed == 2 * list(folder.manifest.files), "a file this young may change unseen"
+
+    monkeypatch.setattr(verified, "_LEAST_AGE_NS", 0)
+    check_files(folder)
+    hashed.clear()
+    check_files(folder)
+    assert hashed == []
+
+    graph = path / "model.onnx"
+    before = graph.stat()
+    graph.write_bytes(b"grapH")
+    os.utime(graph, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(EngineCorrupt, match="was changed"):
+        check_files(folder)
+    graph.write_bytes(b"graph")
+    check_files(folder)
+    copy = shutil.copytree(path, tmp_path / "copy")
+    hashed.clear()
+    check_files(EngineFolder(copy, read_manifest(copy)))
+    assert hashed == list(folder.manifest.files)
+
+
+def test_a_record_that_cannot_be_read_or_written_is_done_without(tmp_path, monkeypatch):
+    monkeypatch.setattr(verified, "_LEAST_AGE_NS", 0)
+    folder = EngineFolder(path := make_engine(tmp_path / "a"), read_manifest(path))
+    record = path / ".verified.json"
+    record.write_text("[not json")
+    check_files(folder)
+    assert record.read_bytes() != b"[not json"
+    record.unlink()
+    record.mkdir()  # as little to be written as in a folder without rights
+    check_files(folder)
+    assert [entry.name for entry in path.iterdir() if entry.name.startswith(".")] == [record.name]
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path):

@@ -7,7 +7,8 @@ import sys
 import server.process
 import server.routes.models
 from server.config import ServerConfig
-from server.process import listen, serve
+from server.listener import listen
+from server.process import serve
 from server.registry import ModelRegistry
 from tests.schemas.checked_server import checked
 from tests.server.apps import tiny_model

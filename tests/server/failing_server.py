@@ -9,8 +9,9 @@ from pathlib import Path
 import server.process
 from engines.errors import RunFailed
 from server.config import ServerConfig
+from server.listener import listen
 from server.logs import configure_logging
-from server.process import listen, serve
+from server.process import serve
 from server.registry import ModelRegistry
 from server.text.processor import TextProcessor
 from tests.schemas.checked_server import checked

@@ -14,7 +14,9 @@ from engines.manifest import read_manifest, write_manifest
 from engines.store import find_engines
 from server.config import ServerConfig
 from server.errors import ApiError, ModelNotFound
-from server.loading import engine_options, load_models, served_names
+from server.loading import load_models
+from server.names import served_names
+from server.opening import engine_options
 from server.registry import ChatModel, ImageModel, ModelRegistry
 from tests.server.apps import client, tiny_engine, tiny_model
 from tests.server.images.apps import image_model
