@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -101,15 +102,14 @@ def paces(steppers: Sequence[Callable[[], object]], seconds: float) -> list[Pace
     ready = threading.Barrier(len(steppers))
 
     def work(index: int) -> None:
-        steppers[index]()  # warm-up
-        ready.wait()
-        start = last = time.perf_counter()
-        count, longest = 0, 0.0
-        while last - start < seconds:
-            steppers[index]()
-            now = time.perf_counter()
-            count, longest, last = count + 1, max(longest, now - last), now
-        found[index] = Pace(steps_per_s=count / (last - start), longest_ms=1e3 * longest)
+        try:
+            steppers[index]()  # warm-up
+        except BaseException:
+            ready.abort()  # or the others would wait for ever
+            raise
+        with contextlib.suppress(threading.BrokenBarrierError):
+            ready.wait()
+            found[index] = _pace(steppers[index], seconds)
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(len(steppers))]
     for thread in threads:
@@ -119,6 +119,16 @@ def paces(steppers: Sequence[Callable[[], object]], seconds: float) -> list[Pace
     if len(found) < len(steppers):
         raise BenchmarkFailed("an engine has failed; its error stands above")
     return [found[index] for index in range(len(steppers))]
+
+
+def _pace(step: Callable[[], object], seconds: float) -> Pace:
+    start = last = time.perf_counter()
+    count, longest = 0, 0.0
+    while last - start < seconds:
+        step()
+        now = time.perf_counter()
+        count, longest, last = count + 1, max(longest, now - last), now
+    return Pace(steps_per_s=count / (last - start), longest_ms=1e3 * longest)
 
 
 def table(report: TogetherReport) -> FigureTable:
