@@ -7,16 +7,16 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
 
 from engines.errors import ContextLengthExceeded
-from engines.llm.constraint import TokenConstraint
 from engines.llm.output import StepOutput, TokenLogprobs
 from engines.llm.sampling_params import SamplingParams
-from engines.llm.sequence import Sequence
+from engines.llm.sequence import FinishReason, Sequence
 from server.answer import Answer, Delta, TokenEntry
 from server.in_flight import InFlight
 from server.observe import RequestRecord
 from server.registry import ChatModel
 from server.schema.usage import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
 from server.text.chat_format import ReasoningCounter
+from server.text.constraints import AnswerConstraint
 from server.text.stop_strings import StopMatcher, StopStrings
 
 _SEED_BITS = 2**64 - 1  # seeds are taken modulo 2**64, so that negative ones work
@@ -31,7 +31,7 @@ class GenerationOptions:
     stops: StopStrings | None = None
     skip_special_tokens: bool = True
     echoes: tuple[str, ...] | None = None  # the prompts' texts, to be repeated before the answers
-    new_constraint: Callable[[], TokenConstraint] | None = None  # of each answer
+    new_constraint: Callable[[], AnswerConstraint] | None = None  # of each answer
     new_counter: Callable[[], ReasoningCounter] | None = None  # of each answer's reasoning
 
 
@@ -60,12 +60,16 @@ class Generation(InFlight[StepOutput, Delta]):
         self.answers = {
             seq_id: _answer(model, options, index) for index, seq_id in enumerate(seq_ids)
         }
+        new_constraint = options.new_constraint
+        self._constraints = (
+            {} if new_constraint is None else {seq_id: new_constraint() for seq_id in seq_ids}
+        )
         sequences = [
             Sequence.from_prompt(
                 seq_id,
                 prompts[index // options.num_choices],
                 _seeded(options.sampling, index % options.num_choices),
-                None if options.new_constraint is None else options.new_constraint(),
+                self._constraints.get(seq_id),
             )
             for index, seq_id in enumerate(seq_ids)
         ]
@@ -118,12 +122,21 @@ class Generation(InFlight[StepOutput, Delta]):
             if not answer.num_tokens:
                 self._begin(answer, output)
             num_tokens += output.token_id is not None
+            self._check_form(output)
             text = answer.push(output)
             texts[output.seq_id] = texts.get(output.seq_id, "") + text
             if answer.finish_reason is not None and output.finish_reason is None:
                 self._stream.abort(output.seq_id)
         self._record.tokens(num_tokens)
         return [self._delta(self.answers[seq_id], text) for seq_id, text in texts.items()]
+
+    def _check_form(self, output: StepOutput) -> None:
+        """Raises `InvalidRequest` where an answer ends as its grammar could not be followed."""
+        if output.finish_reason is not FinishReason.STOP or not self._constraints:
+            return
+        failure = self._constraints[output.seq_id].failure
+        if failure is not None:
+            raise failure
 
     def _delta(self, answer: Answer, text: str) -> Delta:
         return Delta(answer.index, text, answer.finish_reason, answer.take_entries())

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engines.errors import InvalidRequest
-from engines.llm.constraint import TokenConstraint
 from server.chat_task import ChatTask
 from server.errors import ApiError
 from server.registry import ChatModel
 from server.text.chat_format import ReasoningCounter, ReasoningState
-from server.text.constraints import AfterReasoning, WithinCalls
+from server.text.constraints import AfterReasoning, AnswerConstraint, WithinCalls
 from server.text.grammar import GrammarSpec
 from server.text.parsing.answer_parser import AnswerParser
 from server.text.parsing.events import AnswerReader
@@ -41,7 +40,7 @@ class OutputFormat:
         new_counter: Counts the tokens of the reasoning; None where there is none.
     """
 
-    new_constraint: Callable[[], TokenConstraint] | None
+    new_constraint: Callable[[], AnswerConstraint] | None
     new_parser: Callable[[], AnswerReader]
     stops: tuple[str, ...]
     new_counter: Callable[[], ReasoningCounter] | None
@@ -108,7 +107,7 @@ def _answer_constraint(
     task: ChatTask,
     form: CallForm | None,
     functions: list[Function],
-) -> Callable[[], TokenConstraint] | None:
+) -> Callable[[], AnswerConstraint] | None:
     grammar = task.grammar
     if form is None:
         return None if grammar is None else compiled(model, grammar)
@@ -127,7 +126,7 @@ def _answer_constraint(
 
 def _within_calls(
     model: ChatModel, task: ChatTask, form: CallForm, functions: list[Function]
-) -> Callable[[], TokenConstraint] | None:
+) -> Callable[[], AnswerConstraint] | None:
     begin = model.text.chat_format.call_begin
     if begin is None:
         return None  # no single token shows where a call begins
@@ -190,7 +189,7 @@ def _source(
         raise InvalidRequest(f"{field} cannot be enforced: {error}", field) from None
 
 
-def compiled(model: ChatModel, spec: GrammarSpec) -> Callable[[], TokenConstraint]:
+def compiled(model: ChatModel, spec: GrammarSpec) -> Callable[[], AnswerConstraint]:
     """Compile a grammar; makes the constraint of each answer.
 
     Raises:
@@ -204,8 +203,8 @@ def _behind_reasoning(
     model: ChatModel,
     task: ChatTask,
     state: ReasoningState,
-    answer: Callable[[], TokenConstraint] | None,
-) -> Callable[[], TokenConstraint] | None:
+    answer: Callable[[], AnswerConstraint] | None,
+) -> Callable[[], AnswerConstraint] | None:
     tokens = model.text.chat_format.reasoning
     budget = task.thinking_budget
     if tokens is None or state == "none" or (answer is None and budget is None):

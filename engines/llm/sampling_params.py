@@ -39,7 +39,7 @@ class SamplingParams:
         _check("min_p", self.min_p, 0, 1)
         _check("presence_penalty", self.presence_penalty, -_PENALTY_LIMIT, _PENALTY_LIMIT)
         _check("frequency_penalty", self.frequency_penalty, -_PENALTY_LIMIT, _PENALTY_LIMIT)
-        _check("repetition_penalty", self.repetition_penalty, 0, 100, open_low=True)
+        _check("repetition_penalty", self.repetition_penalty, 0.01, 100)
         if self.num_logprobs is not None:
             _check("num_logprobs", self.num_logprobs, 0, MAX_LOGPROBS)
         for token_id, bias in self.logit_bias.items():

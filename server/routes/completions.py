@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from falcon.asgi import Request, Response
 
-from engines.llm.constraint import TokenConstraint
 from server.generation import Generation, GenerationOptions, token_limit
 from server.output_format import compiled
 from server.registry import ChatModel, ModelRegistry
@@ -16,6 +15,7 @@ from server.routes.completion_writer import CompletionWriter
 from server.schema.completions import DEFAULT_MAX_TOKENS, CompletionRequest
 from server.schema.decode import decode
 from server.schema.unsupported import COMPLETIONS, check_supported
+from server.text.constraints import AnswerConstraint
 
 
 class Completions:
@@ -58,7 +58,7 @@ def _options(
     model: ChatModel,
     request: CompletionRequest,
     prompts: list[list[int]],
-    new_constraint: Callable[[], TokenConstraint] | None,
+    new_constraint: Callable[[], AnswerConstraint] | None,
 ) -> GenerationOptions:
     room = min(
         token_limit(model.worker.max_context, len(prompt), request.max_tokens, "prompt")

@@ -8,11 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Protocol
 
 import numpy as np
 
+from engines.errors import InvalidRequest
 from engines.llm.constraint import TokenConstraint, TokenMask
 from server.text.grammar import GrammarState
+
+
+class AnswerConstraint(TokenConstraint, Protocol):
+    """One that can come to a point from which it cannot be followed; the answer ends there."""
+
+    @property
+    def failure(self) -> InvalidRequest | None:
+        """What is wrong with the request, once that has happened."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +61,7 @@ class AfterReasoning:
     def __init__(
         self,
         tokens: ReasoningTokens,
-        inner: TokenConstraint | None,
+        inner: AnswerConstraint | None,
         *,
         is_open: bool,
         budget: int | None,
@@ -64,6 +75,10 @@ class AfterReasoning:
         self._num_tokens = 0  # of reasoning
         self._num_closed = 0  # of the closing tokens
         self._close_if_spent()
+
+    @property
+    def failure(self) -> InvalidRequest | None:
+        return None if self._inner is None else self._inner.failure
 
     def mask(self) -> TokenMask | None:
         match self._phase:
@@ -156,6 +171,7 @@ class WithinCalls:
         self._is_parallel = is_parallel
         self._body: GrammarState | None = None
         self._has_called = False
+        self.failure: InvalidRequest | None = None
 
     def mask(self) -> TokenMask | None:
         if self._body is not None:
@@ -165,6 +181,7 @@ class WithinCalls:
     def accept(self, token_id: int) -> None:
         if self._body is not None:
             self._body.accept(token_id)
+            self.failure = self.failure or self._body.failure
             if self._body.is_complete:
                 self._body, self._has_called = None, True
         elif token_id == self._begin:

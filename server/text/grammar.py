@@ -74,12 +74,14 @@ class GrammarSpec:
 
 
 class GrammarState:
-    """One answer's place in its grammar; implements `TokenConstraint`."""
+    """One answer's place in its grammar; implements `AnswerConstraint`."""
 
-    def __init__(self, matcher: LLMatcher, num_words: int) -> None:
+    def __init__(self, matcher: LLMatcher, num_words: int, param: str) -> None:
         self._lock = threading.Lock()  # a matcher refuses a second thread
         self._matcher = matcher
         self._mask: TokenMask = np.empty((1, num_words), np.uint32)
+        self._param = param
+        self.failure: InvalidRequest | None = None
 
     def mask(self) -> TokenMask:
         from llguidance.numpy import fill_next_token_bitmask
@@ -87,12 +89,14 @@ class GrammarState:
         # Where the grammar has ended, or gave up, only the end of the answer is allowed.
         with self._lock:
             fill_next_token_bitmask(self._matcher, self._mask.view(np.int32))
+            self._note_failure()
         mask: TokenMask = self._mask[0]
         return mask
 
     def accept(self, token_id: int) -> None:
         with self._lock:
             self._matcher.consume_token(token_id)
+            self._note_failure()
 
     def forced_tokens(self) -> list[int]:
         with self._lock:
@@ -102,7 +106,15 @@ class GrammarState:
     @property
     def is_complete(self) -> bool:
         """Whether nothing but the end can follow."""
-        return self._matcher.is_stopped()
+        return self._matcher.is_stopped() and self.failure is None
+
+    def _note_failure(self) -> None:
+        if self.failure is None and self._matcher.is_error():
+            self.failure = InvalidRequest(
+                f"{self._param} became too complex to be followed: "
+                f"{_first_line(self._matcher.get_error())}",
+                self._param,
+            )
 
 
 class GrammarCompiler:
@@ -138,7 +150,8 @@ class GrammarCompiler:
         Raises:
             InvalidRequest: As `compile`.
         """
-        return GrammarState(self._matcher(spec).deep_copy(), -(-self._vocab_size // 32))
+        num_words = -(-self._vocab_size // 32)
+        return GrammarState(self._matcher(spec).deep_copy(), num_words, spec.param)
 
     def _matcher(self, spec: GrammarSpec) -> LLMatcher:
         with self._lock:
@@ -181,7 +194,7 @@ def _compile(spec: GrammarSpec, tokenizer: LLTokenizer) -> LLMatcher:
         matcher = LLMatcher(tokenizer, _grammar(spec), log_level=0, limits=limits)
         if not matcher.is_error():
             matcher.compute_bitmask()  # here, as the first one can take long and can fail
-        problem = matcher.get_error() if matcher.is_error() else None
+        problem = matcher.get_error() if matcher.is_error() else _problem_ahead(matcher, tokenizer)
     except (ValueError, RecursionError) as error:
         problem = str(error)
     if problem is not None:
@@ -190,6 +203,14 @@ def _compile(spec: GrammarSpec, tokenizer: LLTokenizer) -> LLMatcher:
             spec.param,
         )
     return matcher
+
+
+def _problem_ahead(matcher: LLMatcher, tokenizer: LLTokenizer) -> str | None:
+    """What is wrong with where the first key of an object begins: few places allow as much."""
+    ahead = matcher.deep_copy()
+    ahead.try_consume_tokens(tokenizer.tokenize_str('{"'))
+    ahead.compute_bitmask()
+    return ahead.get_error() if ahead.is_error() else None
 
 
 _NAMES: Mapping[GrammarKind, str] = {
@@ -217,7 +238,8 @@ def _grammar(spec: GrammarSpec) -> str:
             texts = " | ".join(map(_dump, json.loads(spec.source)))
             if not texts:
                 raise ValueError("it has no texts to choose from")
-            return LLMatcher.grammar_from_lark(f"start: {texts}")
+            # A terminal is one item of the parser, however many texts it has.
+            return LLMatcher.grammar_from_lark(f"start: CHOICE\nCHOICE: {texts}")
         case "lark":
             return LLMatcher.grammar_from_lark(spec.source)
 

@@ -134,6 +134,7 @@ def test_candidates_hold_the_k_largest_and_ties_go_by_id(seed, k, size):
         ("min_p", 2.0),
         ("presence_penalty", 2.5),
         ("repetition_penalty", 0.0),
+        ("repetition_penalty", 1e-300),  # 0 in float32, which nothing can be divided by
         ("max_tokens", -1),
         ("num_logprobs", 21),
     ],

@@ -128,3 +128,33 @@ def test_masks_fit_the_vocabulary(compiler):
     for constraint in (after_reasoning(compiler), within_calls(compiler, is_parallel=False)):
         mask = constraint.mask()
         assert mask is None or (mask.dtype == np.uint32 and mask.size == -(-VOCAB_SIZE // 32))
+
+
+def endless(compiler):
+    """A grammar of which the parser can follow no more than `cho`."""
+    texts = " | ".join(f'"choice number {index}"' for index in range(2_500))
+    return compiler.new_state(GrammarSpec("lark", f"start: {texts}", "x"))
+
+
+def give_up(constraint, begin: str) -> None:
+    assert constraint.failure is None
+    feed(constraint, begin)
+    constraint.accept(next(iter(allowed(constraint))))
+    assert allowed(constraint) is not None
+    constraint.accept(EOS)
+
+
+def test_a_grammar_that_cannot_be_followed_says_so_behind_the_reasoning(compiler):
+    constraint = AfterReasoning(
+        TOKENS, endless(compiler), is_open=False, budget=None, vocab_size=VOCAB_SIZE
+    )
+    give_up(constraint, "<think>so</think>\n")
+    assert constraint.failure.param == "x"
+
+
+def test_a_call_that_cannot_be_followed_says_so(compiler):
+    constraint = WithinCalls(
+        CALL, lambda: endless(compiler), end=[EOS], is_parallel=True, vocab_size=VOCAB_SIZE
+    )
+    give_up(constraint, "<tool_call>")
+    assert constraint.failure.param == "x"

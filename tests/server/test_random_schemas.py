@@ -27,7 +27,7 @@ def ask(client, seed, **fields):
 def outcome(client, seed, schema):
     """How an answer ended; one that ended by itself has to validate."""
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
-    answer = ask(client, seed, response_format=form)
+    answer = ask(client, seed, response_format=form, max_tokens=600)
     if answer.status_code == 400:
         assert answer.json()["error"]["param"].startswith("response_format"), answer.text
         return "refused"
@@ -71,6 +71,9 @@ HOSTILE = {
                                                    "b": {"$ref": "#/$defs/a"}}}}
     ),
     "a schema nested 800 deep": by_schema({"schema": nested(400)}),
+    "an object of 1,500 properties": by_schema(
+        {"schema": {"type": "object", "properties": {f"p{i}": {} for i in range(1_500)}}}
+    ),
     "a bad expression in a schema": by_schema({"schema": {"type": "string", "pattern": "(a"}}),
     "an unsatisfiable schema": by_schema({"schema": {"type": "integer", "minimum": 3,
                                                      "maximum": 2}}),
@@ -92,6 +95,28 @@ def test_what_cannot_be_enforced_is_a_400_and_the_server_lives_on(demo_server, n
         assert error["param"]
         assert len(error["message"]) < 500
         assert ask(client, 0, max_tokens=1).status_code == 200
+
+
+def test_an_answer_whose_grammar_cannot_be_followed_ends_in_an_error(demo_server):
+    """It fits no further than `cho`, where 2,500 texts go on: more than the parser follows."""
+    texts = " | ".join(f'"choice number {index}"' for index in range(2_500))
+    grammar = {"guided_grammar": f"start: {texts}"}
+    with demo_server.client() as client:
+        answer = ask(client, 0, **grammar)
+        assert answer.status_code == 400, answer.text
+        error = answer.json()["error"]
+        assert error["param"] == "guided_grammar"
+        assert "became too complex to be followed" in error["message"]
+        events = ask(client, 0, stream=True, **grammar).text.split("\n\n")
+        assert json.loads(events[-3].removeprefix("data: "))["error"] == error, events
+
+
+def test_a_choice_may_have_thousands_of_texts(demo_server):
+    texts = [f"choice number {index}" for index in range(2_500)]
+    with demo_server.client() as client:
+        (choice,) = ask(client, 0, guided_choice=texts).json()["choices"]
+    assert choice["message"]["content"] in texts
+    assert choice["finish_reason"] == "stop"
 
 
 def test_a_body_that_is_nested_800_deep_is_a_400(demo_server):
