@@ -165,7 +165,7 @@ def _request(operation: Operation) -> dict[str, Any]:
     assert operation.request is not None
     if not operation.files:
         return _content(operation.request)
-    binary = {"type": "string", "contentMediaType": "application/octet-stream"}
+    binary = {"type": "string", "minLength": 1, "contentMediaType": "application/octet-stream"}
     files = {
         "type": "object",
         "properties": dict.fromkeys(operation.files, binary),

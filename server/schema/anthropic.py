@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from engines.errors import InvalidRequest
 from server.schema.chat import MAX_MESSAGES
+from server.schema.described import NonEmptyText
 from server.schema.sampling import MAX_STOPS, SamplingFields, Stop
 from server.schema.tools import MAX_TOOLS, FunctionDefinition, offered
 from server.text.grammar import GrammarSpec
@@ -76,7 +77,7 @@ class AssistantTurn(msgspec.Struct, tag_field="role", tag="assistant", kw_only=T
 class ClientTool(msgspec.Struct, kw_only=True):
     """A function that the model may call; `input_schema` is a JSON schema."""
 
-    name: str
+    name: NonEmptyText
     input_schema: dict[str, Any]
     description: str | None = None
     type: Literal["custom"] | None = None

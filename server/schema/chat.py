@@ -26,6 +26,7 @@ class ChatCompletionRequest(ToolFields, kw_only=True):
 
     model: str
     messages: Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)]
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
     max_length: Annotated[int, Meta(ge=1)] | None = None  # prompt and answer together
     logprobs: bool | None = None
@@ -65,8 +66,6 @@ class ChatCompletionRequest(ToolFields, kw_only=True):
                 f"top_logprobs is {self.top_logprobs}, but it needs logprobs to be true",
                 "top_logprobs",
             )
-        if self.max_tokens == 0:
-            raise InvalidRequest("max_tokens is 0, but it must be at least 1", "max_tokens")
         self.check_tools()
         check_template_variables(self.chat_template_kwargs)
         self._check_messages()

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from engines.errors import InvalidRequest
+from server.schema.described import Prompts, TokenIds
 from server.schema.sampling import (
     MAX_CHOICES,
     MAX_TOP_LOGPROBS,
@@ -18,8 +19,6 @@ from server.schema.usage import CompletionLogprobs, CompletionUsage
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
-TokenIds = list[int]
-
 
 class CompletionRequest(StructuredFields, kw_only=True):
     """What a client sends. Beside OpenAI's fields: `top_k`, `min_p`, `repetition_penalty`,
@@ -27,7 +26,7 @@ class CompletionRequest(StructuredFields, kw_only=True):
     """
 
     model: str
-    prompt: str | list[int | str | TokenIds]  # a text, token ids, or a list of either
+    prompt: Prompts
     echo: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     best_of: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None

@@ -8,18 +8,17 @@ import msgspec
 from msgspec import Meta
 
 from engines.errors import InvalidRequest
+from server.schema.described import Prompts, TokenIds
 
 MAX_INPUTS = 2048  # OpenAI's
 MAX_TOTAL_TOKENS = 300_000  # of a request; OpenAI's
-
-TokenIds = list[int]
 
 
 class EmbeddingRequest(msgspec.Struct, kw_only=True):
     """What a client sends; all fields are OpenAI's."""
 
     model: str
-    input: str | list[int | str | TokenIds]  # a text, token ids, or a list of either
+    input: Prompts
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
     user: str | None = None

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from engines.errors import InvalidRequest
 from server.schema.chat import ReasoningEffort, check_template_variables, thinking_variables
+from server.schema.described import NonEmptyText
 from server.schema.response_items import InputItem
 from server.schema.sampling import MAX_STOPS, MAX_TOP_LOGPROBS, SamplingFields, Stop
 from server.schema.structured import JsonObjectFormat, TextFormat
@@ -25,7 +26,7 @@ class ResponseTool(msgspec.Struct, kw_only=True):
     """A function that the model may call; `parameters` is a JSON schema."""
 
     type: Literal["function"]
-    name: str
+    name: NonEmptyText
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None

@@ -11,6 +11,7 @@ from msgspec import Meta
 from engines.errors import InvalidRequest
 from engines.llm.sampling_params import SamplingParams
 from server.errors import ApiError
+from server.schema.described import TokenId, described
 from server.text.generation_config import GenerationConfig
 from server.text.stop_strings import StopStrings
 
@@ -25,6 +26,10 @@ MAX_TOP_LOGPROBS = 20
 _LEAST_TOP_P = 1e-9
 
 Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
+LogitBias = Annotated[
+    dict[str, Annotated[float, Meta(ge=-100, le=100)]],
+    described(propertyNames={"pattern": "^[0-9]{1,19}$"}, maxProperties=MAX_LOGIT_BIAS),
+]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
 
@@ -45,11 +50,11 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
-    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
+    logit_bias: LogitBias | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: Stop | Annotated[list[Stop], Meta(max_length=MAX_STOPS)] | None = None
-    stop_token_ids: Annotated[list[int], Meta(max_length=MAX_STOP_TOKEN_IDS)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_STOP_TOKEN_IDS)] | None = None
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
     stream: bool | None = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from engines.errors import InvalidRequest
+from server.schema.described import NonEmptyText, described
 from server.schema.sampling import SamplingFields
 from server.text.grammar import GrammarSpec
 
@@ -34,17 +35,19 @@ class JsonSchemaFormat(msgspec.Struct, tag_field="type", tag="json_schema", kw_o
     json_schema: JsonSchema
 
 
+_Choices = Annotated[list[str], described(minItems=1)]
+
 ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
 
 
 class StructuredOutputs(msgspec.Struct, kw_only=True):
     """One of these; `grammar` is Lark, or GBNF if it has `::=`."""
 
-    json: dict[str, Any] | str | None = None
+    json: dict[str, Any] | NonEmptyText | None = None
     json_object: bool | None = None
     regex: str | None = None
-    choice: list[str] | None = None
-    grammar: str | None = None
+    choice: _Choices | None = None
+    grammar: NonEmptyText | None = None
 
 
 class StructuredFields(SamplingFields, kw_only=True):
@@ -52,10 +55,10 @@ class StructuredFields(SamplingFields, kw_only=True):
 
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
-    guided_json: dict[str, Any] | str | None = None
+    guided_json: dict[str, Any] | NonEmptyText | None = None
     guided_regex: str | None = None
-    guided_choice: list[str] | None = None
-    guided_grammar: str | None = None
+    guided_choice: _Choices | None = None
+    guided_grammar: NonEmptyText | None = None
 
     def grammar(self) -> GrammarSpec | None:
         """What the answer has to be, or None.

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from engines.errors import InvalidRequest
 from server.schema.chat import MAX_MESSAGES, check_continuation, check_template_variables
+from server.schema.described import TokenId
 from server.schema.messages import Message
 from server.schema.tools import MAX_TOOLS, Tool
 
@@ -59,7 +60,7 @@ class DetokenizeRequest(msgspec.Struct, kw_only=True):
     """Tokens of one text."""
 
     model: str | None = None
-    tokens: Annotated[list[int], Meta(max_length=MAX_TOKENS)]
+    tokens: Annotated[list[TokenId], Meta(max_length=MAX_TOKENS)]
 
 
 class DetokenizedText(msgspec.Struct, kw_only=True):

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from engines.errors import InvalidRequest
+from server.schema.described import NonEmptyText, described
 from server.schema.structured import StructuredFields
 from server.text.tool_calls import Function
 
@@ -18,7 +19,7 @@ MAX_TOOLS = 128
 class FunctionDefinition(msgspec.Struct, kw_only=True):
     """`parameters` is a JSON schema."""
 
-    name: str
+    name: NonEmptyText
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
@@ -36,7 +37,7 @@ class QwenParameter(msgspec.Struct, kw_only=True):
 class QwenFunction(msgspec.Struct, kw_only=True):
     """A function in the form of Qwen's own server."""
 
-    name_for_model: str
+    name_for_model: NonEmptyText
     name_for_human: str | None = None
     description_for_model: str | None = None
     parameters: list[QwenParameter] | dict[str, Any] | None = None
@@ -53,11 +54,30 @@ class FunctionName(msgspec.Struct, kw_only=True):
     name: str
 
 
-class NamedToolChoice(msgspec.Struct, kw_only=True):
+class NamedToolChoice(msgspec.Struct, tag_field="type", tag="function", kw_only=True):
     """The one function that has to be called."""
+
+    function: FunctionName
+
+
+class AllowedFunction(msgspec.Struct, kw_only=True):
+    """One of several functions that may be called."""
 
     type: Literal["function"]
     function: FunctionName
+
+
+class AllowedFunctions(msgspec.Struct, kw_only=True):
+    """Those of the tools that may be called, or of which one has to be."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[AllowedFunction], Meta(min_length=1, max_length=MAX_TOOLS)]
+
+
+class AllowedToolsChoice(msgspec.Struct, tag_field="type", tag="allowed_tools", kw_only=True):
+    """Some of the tools: the prompt has all, so that it stays the same."""
+
+    allowed_tools: AllowedFunctions
 
 
 class CalledFunction(msgspec.Struct, kw_only=True):
@@ -91,14 +111,20 @@ class ToolCallDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
     function: FunctionDelta
 
 
+_TOOL_CHOICES = ("none", "auto", "required")
+_FUNCTION_CALLS = ("none", "auto")
+_ToolChoice = Annotated[str, described(enum=[*_TOOL_CHOICES])]
+_FunctionCall = Annotated[str, described(enum=[*_FUNCTION_CALLS])]
+
+
 class ToolFields(StructuredFields, kw_only=True):
     """Beside sampling and form: functions, as tools or in the older form without."""
 
     tools: Annotated[list[Tool], Meta(max_length=MAX_TOOLS)] | None = None
-    tool_choice: str | NamedToolChoice | None = None
+    tool_choice: _ToolChoice | NamedToolChoice | AllowedToolsChoice | None = None
     parallel_tool_calls: bool | None = None
     functions: Annotated[list[FunctionDefinition], Meta(max_length=MAX_TOOLS)] | None = None
-    function_call: str | FunctionName | None = None
+    function_call: _FunctionCall | FunctionName | None = None
 
     @property
     def is_legacy(self) -> bool:
@@ -120,7 +146,10 @@ class ToolFields(StructuredFields, kw_only=True):
         """Whether only a call can be the answer."""
         if self.is_legacy:
             return isinstance(self.function_call, FunctionName)
-        return self.tool_choice == "required" or isinstance(self.tool_choice, NamedToolChoice)
+        choice = self.tool_choice
+        if isinstance(choice, AllowedToolsChoice):
+            return choice.allowed_tools.mode == "required"
+        return choice == "required" or isinstance(choice, NamedToolChoice)
 
     @property
     def allows_parallel_calls(self) -> bool:
@@ -136,13 +165,18 @@ class ToolFields(StructuredFields, kw_only=True):
         if not self.offers_tools:
             return []
         definitions = self.functions or [tool.function for tool in self.tools or ()]
-        chosen = None
-        if self.is_legacy and isinstance(self.function_call, FunctionName):
-            chosen = self.function_call.name
-        elif not self.is_legacy and isinstance(self.tool_choice, NamedToolChoice):
-            chosen = self.tool_choice.function.name
-        chosen_names = None if chosen is None else [chosen]
-        return offered(definitions, self.functions_field, chosen_names)
+        return offered(definitions, self.functions_field, self._chosen_names())
+
+    def _chosen_names(self) -> list[str] | None:
+        choice = self.function_call if self.is_legacy else self.tool_choice
+        match choice:
+            case FunctionName():
+                return [choice.name]
+            case NamedToolChoice():
+                return [choice.function.name]
+            case AllowedToolsChoice():
+                return [tool.function.name for tool in choice.allowed_tools.tools]
+        return None
 
     def check_tools(self) -> None:
         """Raises `InvalidRequest` where the fields contradict each other."""
@@ -150,8 +184,8 @@ class ToolFields(StructuredFields, kw_only=True):
             raise InvalidRequest("functions and tools are both set, but one replaces the other",
                                  "functions")  # fmt: skip
         for name, choice, allowed, owner in (
-            ("tool_choice", self.tool_choice, ("none", "auto", "required"), self.tools),
-            ("function_call", self.function_call, ("none", "auto"), self.functions),
+            ("tool_choice", self.tool_choice, _TOOL_CHOICES, self.tools),
+            ("function_call", self.function_call, _FUNCTION_CALLS, self.functions),
         ):
             if isinstance(choice, str) and choice not in allowed:
                 raise InvalidRequest(

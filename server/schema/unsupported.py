@@ -11,7 +11,8 @@ from typing import Any
 
 from server.errors import ApiError
 
-# Field -> what it would do. The values None, False, "", [] and {} ask for nothing.
+# Field -> what it would do. The values None, False, "", [] and {} ask for nothing, but for those
+# of _ASKED_BY_EMPTY.
 _SAMPLING = {
     "allowed_token_ids": "restricting the vocabulary",
     "bad_words": "forbidding words",
@@ -124,6 +125,8 @@ _NEUTRAL: dict[str, Any] = {
     "min_tokens": 0,
     "verbosity": "medium",
 }
+# Objects that ask for what they are named after without any setting.
+_ASKED_BY_EMPTY = frozenset({"web_search_options"})
 _TEXT_MODALITIES: tuple[Any, ...] = (None, [], ["text"])
 
 
@@ -149,7 +152,7 @@ def check_fields(body: Mapping[str, Any], fields: Mapping[str, str]) -> None:
     """
     for name in fields:
         value = body.get(name)
-        if value and value != _NEUTRAL.get(name):
+        if (value or (value == {} and name in _ASKED_BY_EMPTY)) and value != _NEUTRAL.get(name):
             raise refusal(f"{name} is set, but this server does not support {fields[name]}", name)
 
 

@@ -21,7 +21,7 @@ BOTH = [
     ({"min_p": 2}, "min_p", "min_p is 2, but it must be at most 1"),
     ({"presence_penalty": 3}, "presence_penalty", "at most 2"),
     ({"frequency_penalty": -3}, "frequency_penalty", "at least -2"),
-    ({"repetition_penalty": 0}, "repetition_penalty", "must be above 0"),
+    ({"repetition_penalty": 0}, "repetition_penalty", "must be at least 0.01"),
     ({"seed": 2**63}, "seed", "at most 9223372036854775807"),
     ({"max_tokens": -1}, "max_tokens", "max_tokens is -1, but it must be at least"),
     ({"max_tokens": 1.5}, "max_tokens", "it must be an integer"),
@@ -64,6 +64,25 @@ CHAT = [
     ({"tools": [{"type": "function"}]}, "tools[0].function", "is missing"),
     ({"tool_choice": "required"}, "tool_choice", "asks for a call, but tools is empty"),
     ({"tool_choice": "sometimes"}, "tool_choice", "none, auto, required or name a function"),
+    (
+        {"tools": TOOLS, "tool_choice": {"type": "custom", "custom": {"name": "f"}}},
+        "tool_choice.type",
+        'is "custom", but it must be one of',
+    ),
+    (
+        {
+            "tools": TOOLS,
+            "tool_choice": {
+                "type": "allowed_tools",
+                "allowed_tools": {
+                    "mode": "auto",
+                    "tools": [{"type": "function", "function": {"name": "g"}}],
+                },
+            },
+        },
+        "tool_choice",
+        "'g'",
+    ),
     (
         {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "g"}}},
         "tool_choice",
@@ -226,6 +245,7 @@ def test_more_answers_than_the_server_holds_are_refused():
         ({"verbosity": "low"}, "verbosity"),
         ({"audio": {"voice": "x"}}, "audio"),
         ({"web_search_options": {"user_location": None}}, "web_search_options"),
+        ({"web_search_options": {}}, "web_search_options"),
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type"),
         (

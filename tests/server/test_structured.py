@@ -115,12 +115,15 @@ def test_forms_that_other_servers_know(client, fields, pattern):
     assert re.fullmatch(pattern, answer.choices[0].message.content)
 
 
-@pytest.mark.parametrize("choice", ["required", "get_news"])
+NAMED = {"type": "function", "function": {"name": "get_news"}}
+ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [NAMED]}}
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED, ALLOWED], ids=["any", "named", "allowed"])
 def test_forced_calls_validate_whole_and_streamed(client, choice):
-    named = {"type": "function", "function": {"name": choice}}
     fields = {
         "tools": TOOLS,
-        "tool_choice": choice if choice == "required" else named,
+        "tool_choice": choice,
         "temperature": 1,
         "seed": 5,
         "extra_body": {"enable_thinking": False},
@@ -128,7 +131,7 @@ def test_forced_calls_validate_whole_and_streamed(client, choice):
     message = ask(client, **fields).choices[0].message
     call = message.tool_calls[0].function
     jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
-    assert choice in ("required", call.name)
+    assert choice == "required" or call.name == "get_news"
     assert message.content is None
     name, arguments = "", ""
     for chunk in ask(client, stream=True, **fields):
