@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence as Rows
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -24,7 +25,9 @@ from benchmarks.options import JsonTarget, check_at_least_one, check_json_target
 from benchmarks.report import write_json
 from benchmarks.step_profile import StepParts, StepProfiler
 from engines import __version__
+from engines.llm.constraint import TokenConstraint
 from engines.llm.mask_ahead import THREAD_NAME
+from engines.llm.sequence import Sequence
 from engines.load import require_chat
 from engines.store import EngineFolder, find_engines
 from server.text.grammar import GrammarCompiler, GrammarSpec
@@ -75,7 +78,7 @@ class GrammarConfig:
     context: Annotated[int, Parameter(help="tokens of a sequence at first")] = 128
     pairs: Annotated[
         int, Parameter(help="of blocks of five steps, with and without, for each sampling")
-    ] = 40
+    ] = 20
     json: JsonTarget = None
 
     def __post_init__(self) -> None:
@@ -95,6 +98,7 @@ class GrammarTimes(msgspec.Struct, frozen=True, kw_only=True):
     highest: float
     sampling_ms: float  # what choosing, accepting and waiting for masks add to a step
     masks_ms: float  # CPU time a step of the thread that works out masks while the runtime runs
+    own_share: float  # these two of a free step: what the overhead is without the noise, at most
 
 
 class GrammarReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,7 +166,7 @@ def measure_pairs(
     """The same sequences advance without and with constraints, by turns.
 
     A constraint knows the tokens of its own blocks alone, which is all the same to a model with
-    random weights and to the time. Which of a pair comes first changes with each pair.
+    random weights and to the time.
 
     Raises:
         BenchmarkFailed: As `StepProfiler.begin`.
@@ -170,40 +174,57 @@ def measure_pairs(
     num_steps = 2 * _BLOCK * config.pairs
     seqs = profiler.begin(config.num_seqs, config.context, num_steps, sampling)
     spec = GrammarSpec.json_schema(SCHEMAS[schema], "schema")
-    constraints = [compiler.new_state(spec) for _ in seqs]
-    free: list[StepParts] = []
-    constrained: list[StepParts] = []
-    masks_ms = 0.0
-    for index in range(config.pairs):
+    pairs = _time_pairs(profiler, config.pairs, seqs, [compiler.new_state(spec) for _ in seqs])
+    profiler.end()
+    overheads = np.array([pair.constrained.step_ms / pair.free.step_ms - 1 for pair in pairs])
+    lowest, highest = median_interval(overheads)
+    free_ms = median(pair.free.step_ms for pair in pairs)
+    sampling_ms = median(pair.constrained.sample_ms - pair.free.sample_ms for pair in pairs)
+    masks_ms = fmean(pair.masks_ms for pair in pairs)
+    return GrammarTimes(
+        schema=schema,
+        sampling=sampling,
+        free_ms=free_ms,
+        constrained_ms=median(pair.constrained.step_ms for pair in pairs),
+        overhead=float(np.median(overheads)),
+        lowest=lowest,
+        highest=highest,
+        sampling_ms=sampling_ms,
+        masks_ms=masks_ms,
+        own_share=(sampling_ms + masks_ms) / free_ms,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Means over the steps of two neighbouring blocks."""
+
+    free: StepParts
+    constrained: StepParts
+    masks_ms: float
+
+
+def _time_pairs(
+    profiler: StepProfiler,
+    num_pairs: int,
+    seqs: Rows[Sequence],
+    constraints: Rows[TokenConstraint],
+) -> list[_Pair]:
+    """Which of a pair comes first changes with each pair."""
+    pairs = []
+    for index in range(num_pairs):
+        blocks: dict[bool, StepParts] = {}
+        masks_ms = 0.0
         for is_constrained in (index % 2 == 1, index % 2 == 0):
             for seq, constraint in zip(seqs, constraints, strict=True):
                 seq.constraint = constraint if is_constrained else None
             profiler.steps(1)
             before = _masks_cpu_ms()
-            block = profiler.steps(_BLOCK - 1)
+            blocks[is_constrained] = _means(profiler.steps(_BLOCK - 1))
             if is_constrained:
-                masks_ms += _masks_cpu_ms() - before
-            (constrained if is_constrained else free).append(_means(block))
-    profiler.end()
-    overheads = np.array(
-        [
-            with_it.step_ms / without.step_ms - 1
-            for with_it, without in zip(constrained, free, strict=True)
-        ]
-    )
-    lowest, highest = median_interval(overheads)
-    return GrammarTimes(
-        schema=schema,
-        sampling=sampling,
-        free_ms=median(block.step_ms for block in free),
-        constrained_ms=median(block.step_ms for block in constrained),
-        overhead=float(np.median(overheads)),
-        lowest=lowest,
-        highest=highest,
-        sampling_ms=median(block.sample_ms for block in constrained)
-        - median(block.sample_ms for block in free),
-        masks_ms=masks_ms / (config.pairs * (_BLOCK - 1)),
-    )
+                masks_ms = (_masks_cpu_ms() - before) / (_BLOCK - 1)
+        pairs.append(_Pair(blocks[False], blocks[True], masks_ms))
+    return pairs
 
 
 def _means(steps: list[StepParts]) -> StepParts:
@@ -235,6 +256,7 @@ _COLUMNS = (
     "95 % interval",
     "in the step, ms",
     "beside it, CPU ms",
+    "both of a step",
 )
 
 
@@ -260,5 +282,6 @@ def grammar_table(report: GrammarReport) -> Table:
             f"{row.lowest:+.1%} to {row.highest:+.1%}",
             f"{row.sampling_ms:.2f}",
             f"{row.masks_ms:.2f}",
+            f"{row.own_share:+.1%}",
         )
     return table

@@ -61,6 +61,7 @@ def test_pairs_tell_what_the_constraint_costs():
     assert (times.lowest, times.overhead, times.highest) == pytest.approx((10 / 59,) * 3)
     assert times.sampling_ms == pytest.approx(10)
     assert times.masks_ms >= 0
+    assert times.own_share == pytest.approx((10 + times.masks_ms) / 59)
     report = GrammarReport(
         engine="x", precision="int8", machine={}, num_seqs=2, context=8, rows=[times]
     )
