@@ -25,7 +25,7 @@ _MATMULS = {
 }
 _ATTENTION = {"GroupQueryAttention", "LinearAttention", "LinearAttentionGate"}
 # How `export.linear` names the nodes that bring activations to 8 bits, and products back.
-_ROUNDING = {"abs", "row_max", "unit", "quantized", "scaled", "row_scale"}
+_ROUNDING = {"abs", "row_max", "quantized", "scaled", "row_scale", "shape", "zero_points"}
 _KERNEL_TIME = "_kernel_time"
 _CHUNK = 128
 _RUNS = 12

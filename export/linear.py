@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from export.graph import CONTRIB, GraphBuilder, scalar
 from export.operators import Operators, OrtOperators
 from export.precision import LayoutChooser
-from export.quantize import INT8_MAX, choose_block_size, quantize_blocks, quantize_rows
+from export.quantize import INT8_MAX, INT8_ZERO, choose_block_size, quantize_blocks, quantize_rows
 from export.quantized.linear import emit_integers, kept_integers
 from export.safetensors_file import FloatArray
 from export.tensor_files import TensorFiles
@@ -54,6 +54,13 @@ class LinearEmitter:
         self._precision = precision
         self._int4_block_size = int4_block_size
         self._quantized: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
+        self._shares_zero_points = False
+        self._zero_points: ir.Value | None = None  # [..., 1], of all rows that are there now
+
+    def begin_rows(self) -> None:
+        """Say that all inputs from here on have the same rows, until this is called again."""
+        self._shares_zero_points = True
+        self._zero_points = None
 
     def emit(
         self, x: ir.Value, projection: Projection, row_scale: ir.Value | None = None
@@ -108,8 +115,8 @@ class LinearEmitter:
     ) -> tuple[ir.Value, ir.Value]:
         """Weights with a scale a column, activations with a scale a row: no row sees another."""
         graph, node = self._graph, projection.node
-        quantized, row_max = self._quantize_activations(x)
         num_rows, num_columns = self._shape(projection)
+        quantized, scale_of_row = self._quantize_activations(x, num_columns)
         weight = np.empty((num_columns, num_rows), np.int8)  # [K, N]
         scale = np.empty(num_rows, np.float32)  # [N]
         start = 0
@@ -122,39 +129,48 @@ class LinearEmitter:
             [
                 quantized,
                 graph.weight(f"{node}.weight", weight),
-                self._activation_scale(),
+                graph.constant("one", scalar(1, np.float32)),
                 graph.weight(f"{node}.scale", scale),
-                self._activation_zero_point(),
+                graph.constant("activation_zero_point", scalar(INT8_ZERO, np.uint8)),
             ],
             f"{node}.matmul",
             domain=CONTRIB,
         )
         if row_scale is not None:
-            row_max = graph.op("Mul", [row_max, row_scale], f"{node}.row_scale")
-        return product, row_max
+            scale_of_row = graph.op("Mul", [scale_of_row, row_scale], f"{node}.row_scale")
+        return product, scale_of_row
 
-    def _quantize_activations(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """uint8 around 128 and the largest size in each row; once for all that read `x`."""
+    def _quantize_activations(self, x: ir.Value, width: int) -> tuple[ir.Value, ir.Value]:
+        """uint8 around 128 and the scale of each row [..., 1]; once for all that read `x`."""
         if x not in self._quantized:
             graph = self._graph
             size = graph.op("Abs", [x], f"{x.name}.abs")
             last_axis = graph.constant("last_axis", np.array([-1], np.int64))
+            largest = graph.op("ReduceMax", [size, last_axis], f"{x.name}.row_max", keepdims=1)
+            step = graph.constant("activation_step", scalar(1 / INT8_MAX, np.float32))
+            scale = graph.op("Mul", [largest, step], f"{x.name}.row_scale")
             # A row of zeros becomes 0 / 0, and that some integers or other; times 0 they are zeros.
-            row_max = graph.op("ReduceMax", [size, last_axis], f"{x.name}.row_max", keepdims=1)
-            unit = graph.op("Div", [x, row_max], f"{x.name}.unit")
             quantized = graph.op(
                 "QuantizeLinear",
-                [unit, self._activation_scale(), self._activation_zero_point()],
+                [x, scale, self._zero_points_of(scale)],
                 f"{x.name}.quantized",
+                axis=-1,
+                block_size=width,  # a row is one block
             )
-            self._quantized[x] = (quantized, row_max)
+            self._quantized[x] = (quantized, scale)
         return self._quantized[x]
 
-    def _activation_scale(self) -> ir.Value:
-        return self._graph.constant("activation_scale", scalar(1 / INT8_MAX, np.float32))
-
-    def _activation_zero_point(self) -> ir.Value:
-        return self._graph.constant("activation_zero_point", scalar(128, np.uint8))
+    def _zero_points_of(self, scale: ir.Value) -> ir.Value:
+        """One for each scale, as the operator asks for them: all are 128."""
+        if self._zero_points is not None:
+            return self._zero_points
+        graph = self._graph
+        zero = graph.constant("zero_point_of_row", np.full((1, 1), INT8_ZERO, np.uint8))
+        shape = graph.op("Shape", [scale], f"{scale.name}.shape")
+        zero_points = graph.op("Expand", [zero, shape], f"{scale.name}.zero_points")
+        if self._shares_zero_points:
+            self._zero_points = zero_points
+        return zero_points
 
     def _emit_int4(self, x: ir.Value, projection: Projection) -> ir.Value:
         graph, node = self._graph, projection.node

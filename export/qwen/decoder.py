@@ -147,6 +147,7 @@ class DecoderEmitter:
         emitters = [self._delta_net(layer) or attention for layer in range(config.num_layers)]
         mlp = MlpEmitter(config, graph, self._linear, self._experts, self._operators)
         residual: ir.Value | None = None
+        self._linear.begin_rows()
         hidden, embedding_table = self._embed(input_ids)
         advance("embedding")
         for layer in range(config.num_layers):
@@ -157,6 +158,7 @@ class DecoderEmitter:
                 # Behind the last attention no row sees another: only those that get logits go on.
                 heads = self._take_rows(heads, logit_indices, f"{name}.heads_taken")  # [R, ...]
                 residual = self._take_rows(residual, logit_indices, f"{name}.residual_taken")
+                self._linear.begin_rows()
             attended = self._linear.emit(heads, self._output_projection(layer))
             normed, residual = self._norm(attended, residual, layer, "post_attention_layernorm")
             hidden = mlp.emit(normed, layer)
