@@ -75,37 +75,6 @@ class IntegerMatrix:
         self.__dict__.pop("_blocks", None)
 
 
-@dataclass(frozen=True)
-class MatrixRows:
-    """Rows `start` to `stop` (half-open) of a matrix, as one of its own."""
-
-    matrix: QuantizedMatrix
-    start: int
-    stop: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.stop - self.start, self.matrix.shape[1]
-
-    @property
-    def bits(self) -> int:
-        return self.matrix.bits
-
-    @property
-    def tensors(self) -> tuple[StoredTensor, ...]:
-        return self.matrix.tensors
-
-    def integers(self) -> IntegerBlocks | None:
-        whole = self.matrix.integers()
-        return None if whole is None else whole.cut(self.start, self.stop)
-
-    def rows(self, start: int, stop: int) -> FloatArray:
-        return self.matrix.rows(self.start + start, self.start + stop)
-
-    def forget(self) -> None:
-        self.matrix.forget()
-
-
 def read_gptq(module: str, tensors: Tensors, bits: int, zero_offset: int) -> IntegerMatrix:
     """`qweight` [K / n, N], `qzeros` [groups, N / n], `scales` [groups, N] and `g_idx` [K].
 

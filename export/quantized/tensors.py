@@ -3,14 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from export.errors import CheckpointError
 from export.quantized.blocks import IntegerBlocks
-from export.quantized.layouts import MatrixRows, QuantizedMatrix
+from export.quantized.layouts import QuantizedMatrix
 from export.safetensors_file import FloatArray, StoredTensor
 from export.tensor_files import Rows, TensorFiles
+
+
+@dataclass(frozen=True)
+class MatrixRows:
+    """Rows `start` to `stop` (half-open) of a matrix, as one of its own."""
+
+    matrix: QuantizedMatrix
+    start: int
+    stop: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.stop - self.start, self.matrix.shape[1]
+
+    @property
+    def bits(self) -> int:
+        return self.matrix.bits
+
+    @property
+    def tensors(self) -> tuple[StoredTensor, ...]:
+        return self.matrix.tensors
+
+    def integers(self) -> IntegerBlocks | None:
+        whole = self.matrix.integers()
+        return None if whole is None else whole.cut(self.start, self.stop)
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        return self.matrix.rows(self.start + start, self.start + stop)
+
+    def forget(self) -> None:
+        self.matrix.forget()
 
 
 class QuantizedTensorFiles(TensorFiles):

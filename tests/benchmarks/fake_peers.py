@@ -55,10 +55,14 @@ def main():
     checkpoint, out = sys.argv[1], sys.argv[sys.argv.index("--outfile") + 1]
     assert pathlib.Path(checkpoint, "config.json").exists()
     assert TextModel().get_vocab_base_pre("tokenizer") == "qwen2"
+    assert TextModel.no_mtp
     pathlib.Path(out).write_text("bf16")
 """
 _CONVERSION = """
-class TextModel:
+class ModelBase:
+    no_mtp = False
+
+class TextModel(ModelBase):
     def get_vocab_base_pre(self, tokenizer):
         raise NotImplementedError("a hash that is in no list")
 """

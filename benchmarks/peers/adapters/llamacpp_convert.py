@@ -25,6 +25,7 @@ def main() -> None:
             return "qwen2"
 
     base.TextModel.get_vocab_base_pre = pre_tokenizer
+    base.ModelBase.no_mtp = True  # else it asks Qwen3.5 for layers that predict ahead
     importlib.import_module("convert_hf_to_gguf").main()
 
 
