@@ -39,6 +39,10 @@ class TogetherConfig:
     threads: Annotated[
         int | None, Parameter(help="of each; default: the server's choice", group=_ENGINES)
     ] = None
+    share_threads: Annotated[
+        bool,
+        Parameter(help="one pool for all, as in the server; else each has its own", group=_ENGINES),
+    ] = True
     streams: Annotated[int, Parameter(help="of each language model", group=_LOAD)] = 8
     context: Annotated[int, Parameter(help="tokens of each stream", group=_LOAD)] = 128
     size: Annotated[int, Parameter(help="pixels a side of each picture", group=_LOAD)] = 128
@@ -73,6 +77,10 @@ def run_together(config: TogetherConfig) -> int:
     folders = [folder for path in config.engine for folder in find_engines(path)]
     if len(folders) < 2:
         raise BenchmarkFailed(f"{len(folders)} engine was named, but it takes two at least")
+    if config.share_threads:
+        from engines.load import share_threads  # only now: it loads the runtime
+
+        share_threads(folders, config.threads)
     steppers = [_stepper(folder, config) for folder in folders]
     alone: list[list[Pace]] = [[] for _ in folders]
     together: list[list[Pace]] = [[] for _ in folders]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
@@ -114,6 +114,18 @@ def load_llm_engine(folder: EngineFolder, options: EngineOptions) -> LLMEngine:
         eos_token_ids=frozenset(spec.eos_token_ids),
     )
     return LLMEngine(opened.runner, config, opened.kv_cache, device=str(device))
+
+
+def share_threads(folders: Collection[EngineFolder], num_threads: int | None) -> None:
+    """Let engines on the CPU that are opened from now on compute in the same threads, if several.
+
+    For a process that does nothing else with the runtime: see the backend's `share_threads`.
+    """
+    if sum(folder.manifest.target == "ort-cpu" for folder in folders) > 1:
+        require_onnxruntime()
+        from engines.backends import ort_session
+
+        ort_session.share_threads(num_threads or usable_cores())
 
 
 def require_chat(folder: EngineFolder) -> ChatSpec:

@@ -39,8 +39,10 @@ def run(config: ServerConfig) -> int:
     served_names(folders, config.served_names)  # refuses what cannot be served before it is loaded
     listener = listen(config.host, config.port)  # before engines are loaded, which takes longer
 
+    from engines.load import share_threads
     from server.opening import open_engines
 
+    share_threads(folders, config.num_threads)
     openings = open_engines(folders, config)
     # Only now, while threads open the engines: these imports take as long as that does.
     from server.loading import load_models

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import onnxruntime as ort
 
 from engines.backends.huge_pages import in_huge_pages
 from engines.errors import EngineIncompatible
+
+_SHARED = threading.Event()  # the runtime has one pool a process, which cannot be taken back
+
+
+def share_threads(num_threads: int) -> None:
+    """Let all sessions that this process opens from now on compute in one pool of threads.
+
+    Each with a pool of its own would run as many threads as all of them together, and threads that
+    wait for others of their pool spin on the cores that those need. Once there is such a pool, the
+    runtime refuses sessions without it, so this is for processes that open engines alone.
+    """
+    if not _SHARED.is_set():
+        ort.set_global_thread_pool_sizes(num_threads, 1)
+        _SHARED.set()
 
 
 def open_session(
@@ -19,7 +34,10 @@ def open_session(
         EngineIncompatible: This release of the runtime cannot load it.
     """
     options = ort.SessionOptions()
-    options.intra_op_num_threads = num_threads
+    if _SHARED.is_set():
+        options.use_per_session_threads = False
+    else:
+        options.intra_op_num_threads = num_threads
     options.log_severity_level = 3
     if profile is not None:
         options.enable_profiling = True

@@ -46,6 +46,7 @@ def test_shares_of_engines_that_lose_nothing_add_up_to_one():
 def test_one_engine_alone_is_refused_and_two_are_measured(tiny_engine_dir, tmp_path, capsys):
     report = tmp_path / "together.json"
     load = ("--streams", "2", "--context", "8", "--seconds", "0.05", "--rounds", "1")
+    load += ("--no-share-threads",)  # other tests of this process have sessions of their own
     arguments = ["together", *load, "--threads", "1", "--engine", str(tiny_engine_dir)]
     with pytest.raises(SystemExit) as end:
         main(arguments)
