@@ -61,29 +61,27 @@ class GpuLogits:
 
 
 class OutputBuffers:
-    """Memory on the GPU for the outputs of `max_rows` rows; more are made for a larger run."""
+    """Memory on the GPU for the outputs of runs.
+
+    What is recorded writes to the same addresses for good, so runs of up to `max_rows` rows have
+    memory that never moves. Larger ones, which are not recorded, share another that grows.
+    """
 
     def __init__(self, stream: Stream, spec: ChatSpec, max_rows: int) -> None:
         self._stream = stream
         self._num_tokens = spec.num_tokens
         self._num_candidates = spec.num_candidates
-        self._max_rows = 0
-        self._buffers: list[Buffer] = []
-        self.reserve(max_rows)
-
-    def reserve(self, num_rows: int) -> bool:
-        """Make room for a run of so many rows; whether addresses have changed."""
-        if num_rows <= self._max_rows:
-            return False
-        self.close()
-        widths = (4 * self._num_tokens, 4 * self._num_candidates, 8 * self._num_candidates)
-        self._buffers = [Buffer(num_rows * width) for width in widths]
-        self._max_rows = num_rows
-        return True
+        self._max_rows = max_rows
+        self._num_large = 0  # rows of the memory for larger runs
+        self._large: list[Buffer] = []
+        self._buffers = self._take(max_rows)
 
     def arrays(self, num_rows: int) -> dict[str, DeviceArray]:
         """The outputs of a run by their names in the graph."""
-        logits, values, ids = (buffer.pointer for buffer in self._buffers)
+        buffers = self._buffers
+        if num_rows > self._max_rows:
+            buffers = self._reserve(num_rows)
+        logits, values, ids = (buffer.pointer for buffer in buffers)
         width = self._num_candidates
         return {
             "logits": DeviceArray(logits, "float32", (num_rows, self._num_tokens)),
@@ -104,7 +102,19 @@ class OutputBuffers:
         return GpuLogits(self._stream, arrays["logits"], ids, values, rows)
 
     def close(self) -> None:
-        for buffer in self._buffers:
+        for buffer in (*self._buffers, *self._large):
             buffer.close()
-        self._buffers = []
-        self._max_rows = 0
+        self._buffers, self._large = [], []
+
+    def _reserve(self, num_rows: int) -> list[Buffer]:
+        if num_rows > self._num_large:
+            for buffer in self._large:
+                buffer.close()
+            self._large = []
+            self._large = self._take(num_rows)
+            self._num_large = num_rows
+        return self._large
+
+    def _take(self, num_rows: int) -> list[Buffer]:
+        widths = (4 * self._num_tokens, 4 * self._num_candidates, 8 * self._num_candidates)
+        return [Buffer(num_rows * width) for width in widths]

@@ -10,7 +10,7 @@ import numpy as np
 from engines.backends.cuda import Arena, Buffer, Stream
 from engines.backends.gpu_logits import GpuLogits, OutputBuffers
 from engines.backends.gpu_session import ITEM_SIZES, DeviceArray, GpuSession, host_shape
-from engines.backends.paged_inputs import MAX_SEQS, PagedInputs, pack
+from engines.backends.paged_inputs import MAX_SEQS, PagedInputs, bucket_of, pack
 from engines.llm.runner import RaggedBatch
 from engines.manifest import ChatSpec
 
@@ -52,7 +52,7 @@ class GpuPagedRunner:
         self._spec = spec
         self._limits = limits
         self._arena = Arena(stream, self._arena_size())
-        self._outputs = OutputBuffers(stream, spec, limits.max_seqs)
+        self._outputs = OutputBuffers(stream, spec, bucket_of(limits.max_seqs))
         self._caches: dict[str, Buffer] = {}
         self._replayed: dict[int, Any] = {}  # bindings by graph key
         self.resize(limits.num_blocks)
@@ -89,8 +89,6 @@ class GpuPagedRunner:
         self._stream.use()
         inputs = pack(batch, self.block_size, self.max_context)
         num_rows = len(inputs.logit_indices)
-        if self._outputs.reserve(num_rows):
-            self._replayed.clear()
         arrays = inputs.on_device(with_positions=self._spec.reads_positions)
         pointers = self._arena.send(list(arrays.values()))
         binding = self._replayed.get(inputs.graph_key or 0)

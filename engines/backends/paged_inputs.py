@@ -76,6 +76,11 @@ def pack(batch: RaggedBatch, block_size: int, max_context: int) -> PagedInputs:
     )
 
 
+def bucket_of(num_seqs: int) -> int:
+    """The sequences that a decode step of so many is padded to."""
+    return next(size for size in BUCKETS if size >= num_seqs)
+
+
 def _decode(
     batch: RaggedBatch,
     slots: NDArray[np.int32],
@@ -85,7 +90,7 @@ def _decode(
 ) -> PagedInputs:
     """Rows behind the batch's read the first token of block 0 and write nothing."""
     num_seqs = batch.num_seqs
-    bucket = next(size for size in BUCKETS if size >= num_seqs)
+    bucket = bucket_of(num_seqs)
     bound = length_bucket(longest, max_context)
     width = -(-bound // block_size)
     table = np.full((bucket, width), -1, np.int32)
