@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 
 from engines.manifest import read_manifest
 from export.errors import ExportError
-from export.precision import NodePrecision, Override, parse_override
+from export.graph import GraphBuilder
+from export.linear import LinearEmitter, Projection
+from export.precision import NodePrecision, Override, UniformPrecision, parse_override
 from export.quantize import (
     choose_block_size,
     dequantize_blocks,
     quantize_blocks,
     quantize_rows,
 )
+from export.weights import WeightsFile
 from tests.export.test_parity import random_ids
 
 
@@ -172,3 +176,65 @@ def test_an_embedding_of_four_bits_is_refused():
     precision = NodePrecision("int8", (Override("embedding", "int4"),))
     with pytest.raises(ExportError, match="not int4"):
         precision.check(["embedding", "head"])
+
+
+class OneMatrix:
+    """The tensors of a checkpoint that has a single one."""
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def shape(self, name):
+        return self.weight.shape
+
+    def row_blocks(self, name):
+        yield 0, self.weight
+
+
+def int8_product(folder, weight, row_scale=False):
+    """A session that multiplies `x` by a weight in int8."""
+    with WeightsFile(folder / "weights") as weights:
+        graph = GraphBuilder(weights)
+        x = graph.input("x", "float32", ["n", "S", weight.shape[1]])
+        scale = graph.input("scale", "float32", ["n", "S", 1]) if row_scale else None
+        linear = LinearEmitter(graph, OneMatrix(weight), UniformPrecision("int8"), None)
+        y = linear.emit(x, Projection("node", ("weight",)), scale)
+        graph.output(y, "y", "float32", ["n", "S", len(weight)])
+        graph.save(folder / "model.onnx", "0")
+        weights.finish()
+    return ort.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+
+
+def test_a_row_of_zeros_gives_zeros_and_harms_no_other(tmp_path):
+    session = int8_product(tmp_path, gaussian(24, 64))
+    x = gaussian(2, 5, 64, seed=1)
+    expected = session.run(None, {"x": x})[0]
+    x[1, 3] = 0
+    found = session.run(None, {"x": x})[0]
+    assert not found[1, 3].any()
+    x_kept = np.ones((2, 5), bool)
+    x_kept[1, 3] = False
+    assert np.array_equal(found[x_kept], expected[x_kept])
+
+
+def test_an_int8_product_is_near_that_in_float64_for_rows_of_any_size(tmp_path):
+    weight, x = gaussian(24, 64), gaussian(3, 7, 64, seed=1)
+    sizes = (10.0 ** np.arange(-10, 11).reshape(3, 7, 1)).astype(np.float32)
+    expected = x.astype(np.float64) @ weight.T.astype(np.float64)
+    session = int8_product(tmp_path, weight, row_scale=True)
+    for scaled in (sizes, 1 / sizes):
+        found = session.run(None, {"x": x * sizes, "scale": scaled})[0]
+        errors = np.linalg.norm(found / (sizes * scaled) - expected, axis=-1)
+        assert np.all(errors < 0.03 * np.linalg.norm(expected, axis=-1))
+
+
+def test_a_decoder_brings_rows_to_eight_bits_in_one_node_and_asks_for_zero_points_twice(
+    compiled, checkpoint
+):
+    folder = compiled(checkpoint("qwen2.5"), precision="int8").folder
+    nodes = list(ir.load(folder / "model.onnx").graph)
+    rounded = [node for node in nodes if node.op_type == "QuantizeLinear"]
+    assert {node.attributes["axis"].as_int() for node in rounded} == {-1}
+    # All rows of the step, and behind the last attention those that get logits.
+    assert len({node.inputs[2] for node in rounded}) == 2
+    assert not [node.name for node in nodes if node.name.endswith("up.scaled")]
