@@ -87,7 +87,7 @@ bench-gpu: $(GPU_VENV)/installed
 try-gpu: $(GPU_VENV)/installed
 	-$(GPU_VENV)/bin/python -m pytest tests/device
 	$(GPU_VENV)/bin/python -m benchmarks gpu --into docs/performance.md --max-minutes 9 \
-		--parts parity images chat $(ARGS)
+		--parts parity --parts images --parts chat $(ARGS)
 
 check: $(TEST_VENV)/installed
 	$(TEST_VENV)/bin/ruff format --check .

@@ -61,6 +61,19 @@ def test_bandwidth_is_of_what_is_read_and_written(host_cuda):
     assert measured_bandwidth(size=1 << 16, repetitions=3) > 0
 
 
+def test_the_commands_of_make_are_understood():
+    """As far as a machine without a GPU says what it lacks, and not that an option is unknown."""
+    recipe = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    lines = [line for line in recipe.splitlines() if "-m benchmarks gpu" in line]
+    assert len(lines) == 2
+    for line in lines:
+        options = line.partition("-m benchmarks gpu")[2].replace("$(ARGS)", "--predict-at 4100")
+        command = [sys.executable, "-m", "benchmarks", "gpu", *options.split()]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.startswith("| predicted, decode")
+
+
 def test_what_is_expected_is_reckoned_without_a_gpu(capsys):
     assert run_gpu(GpuConfig(shapes=("qwen3-8b",), predict_at=4000)) == 0
     printed = capsys.readouterr().out.splitlines()
