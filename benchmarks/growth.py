@@ -17,7 +17,7 @@ from benchmarks.comparison import facts, shown_pictures
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.machine import MIB, OthersMeter, describe_machine, resident_bytes
 from benchmarks.markdown import hide_paths, insert_between, own_command, table
-from benchmarks.options import REPORT, check_above_zero, check_at_least_one, numbers
+from benchmarks.options import REPORT, UpdateTarget, check_above_zero, check_at_least_one, numbers
 from benchmarks.throughput import ThroughputMeter
 from engines import __version__
 from engines.errors import EngineryError
@@ -63,10 +63,7 @@ class GrowthConfig:
         Path | None,
         Parameter(help="write all figures here; cells that it holds are kept", group=REPORT),
     ] = None
-    update: Annotated[
-        Path | None,
-        Parameter(help="put the report between the marks of this document", group=REPORT),
-    ] = None
+    update: UpdateTarget = None
     plots: Annotated[Path | None, Parameter(help="folder for the plot", group=REPORT)] = None
 
     def __post_init__(self) -> None:

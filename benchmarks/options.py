@@ -11,6 +11,9 @@ from cyclopts import Group, Parameter
 
 STDOUT = "-"
 REPORT = Group("Report", sort_key=9)
+WHAT = Group("What to compare", sort_key=1)
+WHERE = Group("Where they are", sort_key=2)
+LOAD = Group("Workload", sort_key=3)
 
 
 def split_numbers(kind: Any, tokens: Sequence[Any]) -> Any:
@@ -46,7 +49,25 @@ HtmlTarget = Annotated[
 PlotsTarget = Annotated[
     Path | None, Parameter(help="folder for the plots as PNG files", group=REPORT)
 ]
+FiguresTarget = Annotated[Path | None, Parameter(help="write all figures here", group=REPORT)]
+MarkdownTarget = Annotated[Path | None, Parameter(help="write the report here", group=REPORT)]
+UpdateTarget = Annotated[
+    Path | None, Parameter(help="put the report between the marks of this document", group=REPORT)
+]
+Rounds = Annotated[int, Parameter(help="turns of all; medians count", group=WHAT)]
+ExportAgain = Annotated[
+    bool,
+    Parameter(help="export our engines again, though they are there", negative="", group=WHERE),
+]
+EachThreads = Annotated[
+    int | None, Parameter(help="of each; default: the physical cores", group=LOAD)
+]
 Threads = Annotated[int | None, Parameter(help="of the runtime; default: the server's choice")]
+
+
+def several(help: str, group: Group) -> Parameter:
+    """Several words: `--flag a b`, the flag only once."""
+    return Parameter(help=help, consume_multiple=True, negative="", group=group)
 
 
 def check_json_target(target: str | None) -> None:

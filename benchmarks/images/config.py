@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 
 from benchmarks.images.catalogue import (
     CONTESTANT_NAMES,
@@ -17,12 +17,22 @@ from benchmarks.images.catalogue import (
 from benchmarks.images.comparison import BEGIN_MARK, END_MARK
 from benchmarks.images.workload import Workload
 from benchmarks.markdown import insert_between
+from benchmarks.options import (
+    LOAD,
+    WHAT,
+    WHERE,
+    EachThreads,
+    ExportAgain,
+    FiguresTarget,
+    MarkdownTarget,
+    Rounds,
+    UpdateTarget,
+    check_above_zero,
+    check_at_least_one,
+    numbers,
+    several,
+)
 from engines.machine import usable_cores
-
-_WHAT = Group("What to compare", sort_key=1)
-_WHERE = Group("Where the contestants are", sort_key=2)
-_LOAD = Group("Workload", sort_key=3)
-_REPORT = Group("Report", sort_key=4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,67 +40,47 @@ class ImagesConfig:
     """Compare image engines with diffusers and OpenVINO on one checkpoint, in one run."""
 
     checkpoint: Annotated[
-        Path, Parameter(help="a folder in diffusers' layout; see images-checkpoint", group=_WHAT)
+        Path, Parameter(help="a folder in diffusers' layout; see images-checkpoint", group=WHAT)
     ]
     contestants: Annotated[
         tuple[ContestantName, ...],
-        Parameter(help="who takes part", consume_multiple=True, negative="", group=_WHAT),
+        several("who takes part", WHAT),
     ] = CONTESTANT_NAMES
-    rounds: Annotated[int, Parameter(help="turns of all; medians count", group=_WHAT)] = 3
+    rounds: Rounds = 3
     once: Annotated[
         tuple[ContestantName, ...],
-        Parameter(
-            help="who is measured in the first round only, being slow",
-            consume_multiple=True,
-            negative="",
-            group=_WHAT,
-        ),
+        several("who is measured in the first round only, being slow", WHAT),
     ] = ()
     max_minutes: Annotated[
         float | None,
         Parameter(
             help="after the first round, begin nothing that would end later than this after the "
             "start of the measurements",
-            group=_WHAT,
+            group=WHAT,
         ),
     ] = None
-    exports: Annotated[
-        bool,
-        Parameter(
-            help="export our engines again, though they are there", negative="", group=_WHERE
-        ),
-    ] = False
-    work_dir: Annotated[Path, Parameter(help="where models are made and kept", group=_WHERE)] = (
-        Path("build/images")
+    exports: ExportAgain = False
+    work_dir: Annotated[Path, Parameter(help="where models are made and kept", group=WHERE)] = Path(
+        "build/images"
     )
     openvino_python: Annotated[
-        Path | None, Parameter(help="a Python that has OpenVINO", group=_WHERE)
+        Path | None, Parameter(help="a Python that has OpenVINO", group=WHERE)
     ] = None
-    threads: Annotated[
-        int | None, Parameter(help="threads of each; default: the physical cores", group=_LOAD)
-    ] = None
-    sizes: Annotated[
-        tuple[int, ...],
-        Parameter(help="pixels a side", consume_multiple=True, negative="", group=_LOAD),
-    ] = (256, 512)
-    steps: Annotated[int, Parameter(help="timed at each size in a process", group=_LOAD)] = 2
-    decodes: Annotated[int, Parameter(help="timed at each size in a process", group=_LOAD)] = 1
+    threads: EachThreads = None
+    sizes: Annotated[tuple[int, ...], numbers("pixels a side", LOAD)] = (256, 512)
+    steps: Annotated[int, Parameter(help="timed at each size in a process", group=LOAD)] = 2
+    decodes: Annotated[int, Parameter(help="timed at each size in a process", group=LOAD)] = 1
     cache_interval: Annotated[
-        int, Parameter(help="of step caching: a full run every so many steps", group=_LOAD)
+        int, Parameter(help="of step caching: a full run every so many steps", group=LOAD)
     ] = 3
-    cached_steps: Annotated[int, Parameter(help="of a run with step caching", group=_LOAD)] = 20
-    json: Annotated[Path | None, Parameter(help="write all figures here", group=_REPORT)] = None
-    markdown: Annotated[Path | None, Parameter(help="write the report here", group=_REPORT)] = None
-    update: Annotated[
-        Path | None,
-        Parameter(help="put the report between the marks of this document", group=_REPORT),
-    ] = None
+    cached_steps: Annotated[int, Parameter(help="of a run with step caching", group=LOAD)] = 20
+    json: FiguresTarget = None
+    markdown: MarkdownTarget = None
+    update: UpdateTarget = None
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ValueError(f"rounds is {self.rounds}, but it must be at least 1")
-        if self.max_minutes is not None and not self.max_minutes > 0:
-            raise ValueError(f"max_minutes is {self.max_minutes}, but it must be above 0")
+        check_at_least_one(self, ("rounds", "threads"))
+        check_above_zero(self, ("max_minutes",))
         if not self.contestants:
             raise ValueError("contestants must name at least one")
         if not (self.checkpoint / "model_index.json").exists():
