@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ FloatArray = NDArray[np.float32]
 
 _CHANNEL_MARGIN = 1.5
 _LEVELS = 255  # steps between the least and the largest uint8
-_COUNTED_PER_RUN = 1 << 18  # values of one activation in one run, at about the most
+_COUNTED_PER_RUN = 1 << 16  # values of one activation in one run, at about the most
 _NUM_BINS = 1 << 16  # as many as float32 has upper halves: sign, exponent, 7 bits of the rest
 _FIRST_NEGATIVE = 1 << 15
 # Which shares of the whole range are tried at both ends.
@@ -78,8 +79,6 @@ class RangeMeter:
     def __init__(self, channel_axis: int) -> None:
         self._channel_axis = channel_axis
         self._counts = np.zeros(_NUM_BINS, np.int64)
-        self._low = 0.0
-        self._high = 0.0
         self._lows = self._highs = self._sums = np.zeros(1)  # 0 lies in every range
         self._num_values = 0  # of each channel
 
@@ -89,12 +88,10 @@ class RangeMeter:
         Raises:
             FloatingPointError: There is NaN or infinity among them.
         """
-        flat = values.reshape(-1)
-        low, high = float(flat.min()), float(flat.max())
-        if not np.isfinite(low + high):
+        self._add_channels(values)
+        if not np.isfinite(self._low + self._high):
             raise FloatingPointError("NaN or infinity")
-        self._low, self._high = min(self._low, low), max(self._high, high)
-        self._add_channels(np.moveaxis(values, self._channel_axis, 0))
+        flat = values.reshape(-1)
         # An odd step meets all columns of a picture and all channels of a row.
         step = 1 if flat.size <= _COUNTED_PER_RUN else flat.size // _COUNTED_PER_RUN | 1
         upper = np.ascontiguousarray(flat[::step]).view(np.uint32) >> np.uint32(16)
@@ -109,12 +106,28 @@ class RangeMeter:
         )
 
     def _add_channels(self, values: FloatArray) -> None:
-        """[C, ...]"""
-        others = tuple(range(1, values.ndim))
-        self._lows = np.minimum(self._lows, values.min(others))
-        self._highs = np.maximum(self._highs, values.max(others))
-        self._sums = self._sums + values.sum(others, dtype=np.float64)
-        self._num_values += values[0].size
+        axis = self._channel_axis % values.ndim
+        num_channels = values.shape[axis]
+        behind = math.prod(values.shape[axis + 1 :])
+        parts: list[FloatArray] = [values.reshape(-1, num_channels, behind)] * 3
+        how = (np.minimum, np.maximum, np.add)
+        if behind > 1:  # all of it at once: numpy is slow over short axes
+            parts = [one.reduce(part, axis=2) for one, part in zip(how, parts, strict=True)]
+        lows, highs, sums = (
+            one.reduce(part.reshape(-1, num_channels), axis=0)
+            for one, part in zip(how, parts, strict=True)
+        )
+        self._lows, self._highs = np.minimum(self._lows, lows), np.maximum(self._highs, highs)
+        self._sums = self._sums + sums
+        self._num_values += values.size // num_channels
+
+    @property
+    def _low(self) -> float:
+        return float(self._lows.min())
+
+    @property
+    def _high(self) -> float:
+        return float(self._highs.max())
 
     def _clipped_range(self) -> ActivationRange:
         positive, negative = np.split(self._counts, [_FIRST_NEGATIVE])
