@@ -37,9 +37,11 @@ def compare(reference: Path, spec: ChatSpec, engine: LLMEngine, num_steps: int) 
     """Let the CPU engine in `reference` answer, and force its answers on `engine`."""
     prompts = read_prompts(reference, max_prompt_tokens=max(1, spec.max_context // 2))
     rng = np.random.default_rng(0)
-    while len(prompts) * MAX_ANSWER_TOKENS < num_steps:
-        prompts.append(rng.integers(4, spec.num_tokens, _PROMPT_TOKENS).tolist())
     answers = greedy_answers(reference, spec, prompts)
+    while (left := num_steps - sum(len(answer.answer_ids) for answer in answers)) > 0:
+        # Of prompts that are made up, as many as are needed where no answer ends early.
+        more = rng.integers(4, spec.num_tokens, (-(-left // MAX_ANSWER_TOKENS), _PROMPT_TOKENS))
+        answers += greedy_answers(reference, spec, more.tolist())
     meter = AgreementMeter()
     for answer, found in zip(answers, forced_logits(engine, answers), strict=True):
         meter.add(answer.logits, found)

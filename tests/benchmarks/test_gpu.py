@@ -43,11 +43,12 @@ def test_an_engine_agrees_with_the_one_in_fp32(tmp_path, precision, bar):
     other = compile_demo(tmp_path, "ort-cpu", precision)
     options = EngineOptions(num_threads=1, max_num_seqs=5, prefill_chunk=16)
     engine = load_llm_engine(other, options)
-    found = compare(reference.path, reference.manifest.chat, engine, 100)
+    num_steps = 1000 if precision == "int8" else 100  # more than the fixed prompts are answered in
+    found = compare(reference.path, reference.manifest.chat, engine, num_steps)
     engine.scheduler.cache.check_integrity()
     assert engine.stats().num_running == 0
     engine.close()
-    assert found.num_steps >= 100
+    assert found.num_steps >= num_steps
     assert found.top1 >= bar
     assert found.mean_kl <= (1e-6 if precision == "fp32" else 0.01)
 
