@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from tests.schemas.checked_server import VIOLATION
 from tests.schemas.exchanges import SchemaViolation, check_exchange, find_route
 from tests.server.apps import CHAT, chat
-from tests.server_process import ServerProcess
+from tests.server_process import ROOT, ServerProcess
 
 PATH = "/v1/chat/completions"
 
@@ -78,3 +79,17 @@ def test_a_server_that_breaks_a_schema_fails_the_test_that_used_it():
     with pytest.raises(SchemaViolation, match="'data' is a required property"):
         process.check_schemas()
     assert any(line.startswith(VIOLATION) for line in process.log)
+
+
+def test_no_test_talks_to_the_server_past_the_schemas():
+    """Where one has to, it is named here with the reason."""
+    ways = re.compile(r'TestClient\(.*|ASGITransport\((?!CheckedApp).*|module="server".*')
+    found = {
+        (path.name, line.strip())
+        for folder in ("server", "clients")
+        for path in (ROOT / "tests" / folder).rglob("*.py")
+        for line in ways.findall(path.read_text(encoding="utf-8"))
+    }
+    assert found == {
+        ("test_schemathesis.py", 'module="server") as process:'),  # which checks by itself
+    }
