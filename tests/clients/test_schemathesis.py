@@ -41,11 +41,12 @@ def schemathesis(request):
 
 
 @pytest.fixture(scope="module")
-def server(tiny_engine_dir, reader_engine_dir, tmp_path_factory):
+def server(tiny_engine_dir, reader_engine_dir, painter_engine, tmp_path_factory):
     """Every name is a model, and answers are short, so that requests get past both."""
     root = tmp_path_factory.mktemp("described")
     (root / "chat").symlink_to(tiny_engine_dir)
     (root / "reading").symlink_to(reader_engine_dir)
+    (root / "images").symlink_to(painter_engine)
     arguments = ["--engine-dir", str(root), "--num-threads", "1"]
     arguments += ["--accept-any-model", "--max-context", "96"]
     # What is checked in other tests is checked by schemathesis here.
