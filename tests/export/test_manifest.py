@@ -37,7 +37,8 @@ def test_the_graph_has_the_inputs_and_outputs_of_the_contract(compiled, checkpoi
     assert {value.name: describe(value) for value in graph.inputs} == expected
     outputs = [state.replace("past_key_values", "present") for state in states]
     assert {value.name: describe(value) for value in graph.outputs} == {
-        "logits": ("FLOAT", ["R", 512])
+        "logits": ("FLOAT", ["R", 512]),
+        "block_maxima": ("FLOAT", ["R", 4]),
     } | dict.fromkeys(outputs, cache)
 
 
