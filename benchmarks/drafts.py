@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Annotated
 
@@ -16,7 +15,15 @@ from benchmarks.engine import choose_engine
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.machine import OthersMeter, describe_machine
 from benchmarks.markdown import with_spread
-from benchmarks.options import STDOUT, JsonTarget, check_at_least_one, check_json_target
+from benchmarks.options import (
+    STDOUT,
+    EngineId,
+    EngineTarget,
+    JsonTarget,
+    RuntimeThreads,
+    check_at_least_one,
+    check_json_target,
+)
 from benchmarks.report import FigureTable, write_json
 from engines import __version__
 from engines.llm.engine import LLMEngine
@@ -25,7 +32,6 @@ from engines.llm.sequence import Sequence
 from engines.store import find_engines
 from server.text.processor import TextProcessor
 
-_ENGINE = Group("Engine", sort_key=1)
 _LOAD = Group("Workload", sort_key=2)
 
 FREE = "free"
@@ -52,13 +58,9 @@ TEXTS: dict[str, tuple[str, ...]] = {
 class DraftsConfig:
     """Measure one stream with drafts and without, in turns: answers that copy, and free text."""
 
-    engine: Annotated[Path, Parameter(help="an engine or a folder of engines", group=_ENGINE)]
-    model: Annotated[
-        str | None, Parameter(help="the engine's id, when the folder holds several", group=_ENGINE)
-    ] = None
-    threads: Annotated[
-        int | None, Parameter(help="of the runtime; default: the server's choice", group=_ENGINE)
-    ] = None
+    engine: EngineTarget
+    model: EngineId = None
+    threads: RuntimeThreads = None
     max_draft_tokens: Annotated[int, Parameter(help="of a draft", group=_LOAD)] = 8
     answer_tokens: Annotated[
         int, Parameter(help="of an answer; one that copies may end before", group=_LOAD)

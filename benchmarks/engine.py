@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
@@ -17,14 +16,21 @@ from rich.table import Table
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.machine import MIB, describe_machine, resident_bytes
 from benchmarks.node_profile import RunTimes, profile_engine, profile_table
-from benchmarks.options import JsonTarget, check_at_least_one, check_json_target, numbers
+from benchmarks.options import (
+    EngineId,
+    EngineTarget,
+    JsonTarget,
+    RuntimeThreads,
+    check_at_least_one,
+    check_json_target,
+    numbers,
+)
 from benchmarks.report import write_json
 from benchmarks.step_profile import SAMPLINGS, StepProfiler, StepTimes, steps_table
 from benchmarks.throughput import ThroughputMeter
 from engines import __version__
 from engines.store import EngineFolder, find_engines
 
-_ENGINE = Group("Engine", sort_key=1)
 _LOAD = Group("Workload", sort_key=2)
 
 
@@ -32,13 +38,9 @@ _LOAD = Group("Workload", sort_key=2)
 class EngineBenchConfig:
     """Measure one engine without a server: prefill, decode, where a step's time goes, memory."""
 
-    engine: Annotated[Path, Parameter(help="an engine or a folder of engines", group=_ENGINE)]
-    model: Annotated[
-        str | None, Parameter(help="the engine's id, when the folder holds several", group=_ENGINE)
-    ] = None
-    threads: Annotated[
-        int | None, Parameter(help="of the runtime; default: the server's choice", group=_ENGINE)
-    ] = None
+    engine: EngineTarget
+    model: EngineId = None
+    threads: RuntimeThreads = None
     prefill_tokens: Annotated[
         int, Parameter(help="tokens of the prompt, computed in the engine's chunks", group=_LOAD)
     ] = 512

@@ -14,6 +14,7 @@ REPORT = Group("Report", sort_key=9)
 WHAT = Group("What to compare", sort_key=1)
 WHERE = Group("Where they are", sort_key=2)
 LOAD = Group("Workload", sort_key=3)
+_ENGINE = Group("Engine", sort_key=1)
 
 
 def split_numbers(kind: Any, tokens: Sequence[Any]) -> Any:
@@ -34,6 +35,13 @@ def numbers(help: str, group: Group) -> Parameter:
     )
 
 
+EngineTarget = Annotated[Path, Parameter(help="an engine or a folder of engines", group=_ENGINE)]
+EngineId = Annotated[
+    str | None, Parameter(help="the engine's id, when the folder holds several", group=_ENGINE)
+]
+RuntimeThreads = Annotated[
+    int | None, Parameter(help="of the runtime; default: the server's choice", group=_ENGINE)
+]
 JsonTarget = Annotated[
     str | None,
     Parameter(

@@ -6,7 +6,6 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Annotated
 
@@ -20,7 +19,14 @@ from rich.table import Table
 from benchmarks.engine import choose_engine
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.machine import describe_machine
-from benchmarks.options import JsonTarget, check_at_least_one, check_json_target
+from benchmarks.options import (
+    EngineId,
+    EngineTarget,
+    JsonTarget,
+    RuntimeThreads,
+    check_at_least_one,
+    check_json_target,
+)
 from benchmarks.report import write_json
 from benchmarks.throughput import Engine
 from engines import __version__
@@ -28,7 +34,6 @@ from engines.llm.sampling_params import SamplingParams
 from engines.llm.sequence import Sequence
 from engines.store import find_engines
 
-_ENGINE = Group("Engine", sort_key=1)
 _LOAD = Group("Workload", sort_key=2)
 _DECODE_STEPS = 16  # timed before the prompt arrives
 
@@ -37,13 +42,9 @@ _DECODE_STEPS = 16  # timed before the prompt arrives
 class WaitsConfig:
     """Measure what a long prompt costs those that stream, and what a known prefix saves."""
 
-    engine_dir: Annotated[Path, Parameter(help="an engine or a folder of engines", group=_ENGINE)]
-    model: Annotated[
-        str | None, Parameter(help="the engine's id, when the folder holds several", group=_ENGINE)
-    ] = None
-    threads: Annotated[
-        int | None, Parameter(help="of the runtime; default: the server's choice", group=_ENGINE)
-    ] = None
+    engine_dir: EngineTarget
+    model: EngineId = None
+    threads: RuntimeThreads = None
     streams: Annotated[int, Parameter(help="sequences that stream meanwhile", group=_LOAD)] = 7
     context: Annotated[int, Parameter(help="tokens of each stream at first", group=_LOAD)] = 128
     prompt_tokens: Annotated[
