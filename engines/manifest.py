@@ -18,7 +18,7 @@ from engines.pooling.spec import (
     RerankSpec,
     RerankVerification,
 )
-from engines.reports import ImageVerification, QuantizationReport, Verification
+from engines.reports import CacheQuantization, ImageVerification, QuantizationReport, Verification
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "engine.json"
@@ -89,6 +89,7 @@ class ChatSpec(msgspec.Struct, frozen=True, kw_only=True):
     num_candidates: int = 0  # the likeliest tokens that the graph gives of a row; 0: the row alone
     decode_graph: str | None = None  # for runs of one token a sequence; None: `graph` runs them too
     decode_precision: Precision | None = None  # of most weights of `decode_graph`
+    cache_quantization: CacheQuantization | None = None  # of states in int8
 
 
 class TextEncoderSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,13 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class CacheQuantization(msgspec.Struct, frozen=True, kw_only=True):
+    """What the scales of an int8 cache of keys and values, constants of the graph, were made of."""
+
+    num_tokens: int  # that the ranges were measured on
+    margin: float  # how much further than the largest seen the range of a channel goes
+
+
 class ComponentVerification(msgspec.Struct, frozen=True, kw_only=True):
     """One graph of an image model against its module, on what it was given while it drew."""
 

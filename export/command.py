@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from engines.manifest import Manifest, write_manifest
+from export.cache.texts import CALIBRATION_TEXTS
 from export.checkpoint import open_checkpoint
 from export.compile import (
     OPTIMIZED,
@@ -106,7 +107,6 @@ def find_checkpoint(config: ExportConfig) -> CheckpointSource:
 
 def _plan_language(source: CheckpointSource, engine_id: str, config: ExportConfig) -> Build:
     for option, value in (
-        ("--calibration-prompts", config.calibration_prompts),
         ("--num-inference-steps", config.num_inference_steps),
         ("--guidance-scale", config.guidance_scale),
     ):
@@ -115,6 +115,11 @@ def _plan_language(source: CheckpointSource, engine_id: str, config: ExportConfi
                 f"{option} is for image models, but {config.checkpoint_path} is a language model: "
                 "leave it out"
             )
+    if config.calibration_prompts is not None and config.kv_cache_precision != "int8":
+        raise ExportError(
+            "--calibration-prompts is for image models and for --kv-cache-precision int8, but "
+            f"{config.checkpoint_path} is a language model without: leave it out"
+        )
     checkpoint = open_checkpoint(source.folder, source.name, source.revision)
     precision, overrides = default_precision(checkpoint, config.target)
     if config.precision is not None or config.optimize is not None:
@@ -130,6 +135,10 @@ def _plan_language(source: CheckpointSource, engine_id: str, config: ExportConfi
         max_context=config.max_context,
         target=config.target,
         kv_cache=config.kv_cache,
+        kv_cache_precision=config.kv_cache_precision,
+        calibration_texts=read_calibration_prompts(
+            config.calibration_prompts, built_in=CALIBRATION_TEXTS
+        ),
         decode_precision=decode_precision,
     )
     task = find_task(source.folder, config.task)
@@ -149,6 +158,11 @@ def _check_pooling(config: ExportConfig, decode_precision: Layout | None) -> Non
         raise ExportError(
             f"--target is {config.target}, but models that embed or rank are compiled for ort-cpu "
             "alone"
+        )
+    if config.kv_cache_precision is not None:
+        raise ExportError(
+            f"--kv-cache-precision is {config.kv_cache_precision}, but a model that embeds or "
+            "ranks keeps no cache: leave it out"
         )
     if decode_precision is not None:
         raise ExportError(
@@ -180,6 +194,7 @@ def _image_options(config: ExportConfig) -> ImageBuildOptions:
         "--int4-block-size": config.int4_block_size,
         "--max-context": config.max_context,
         "--kv-cache": None if config.kv_cache == "auto" else config.kv_cache,
+        "--kv-cache-precision": config.kv_cache_precision,
         "--task": config.task,
     }
     for option, value in for_chat.items():

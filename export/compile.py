@@ -13,10 +13,12 @@ from typing import cast
 
 from engines import __version__
 from engines.manifest import ChatSpec, FileEntry, Manifest, Source, StateDtype, Target
+from export.cache.int8 import check_cache_precision, quantize_cache
+from export.cache.texts import CALIBRATION_TEXTS
 from export.checkpoint import Checkpoint
 from export.errors import CheckpointError, ExportError
 from export.graph import GraphBuilder
-from export.precision import KVCacheLayout, Layout, NodePrecision, Override
+from export.precision import KVCacheLayout, KVCachePrecision, Layout, NodePrecision, Override
 from export.progress import Progress
 from export.quantized.tensors import QuantizedTensorFiles
 from export.qwen.config import DecoderConfig, family_of, read_decoder_config
@@ -58,6 +60,8 @@ class CompileOptions:
         max_context: Tokens of prompt and answer; None takes what the model was made for.
         target: What will run the engine.
         kv_cache: How the cache is kept; auto takes blocks where the target has a kernel for them.
+        kv_cache_precision: What keys and values are kept in; None is what is computed in.
+        calibration_texts: What the model reads while they are measured for int8.
         decode_precision: The layout of most weights of a second graph that runs the steps of one
             token a sequence; None runs them on the first.
     """
@@ -69,6 +73,8 @@ class CompileOptions:
     max_context: int | None = None
     target: Target = "ort-cpu"
     kv_cache: KVCacheLayout = "auto"
+    kv_cache_precision: KVCachePrecision | None = None
+    calibration_texts: tuple[str, ...] = CALIBRATION_TEXTS
     decode_precision: Layout | None = None
 
 
@@ -113,6 +119,7 @@ def plan_compilation(checkpoint: Checkpoint, options: CompileOptions) -> Compile
     precision.check(node_names(config))
     _check_block_size(checkpoint, options)
     _check_decode_precision(checkpoint, options)
+    check_cache_precision(options.kv_cache_precision, options.target, config)
     return CompilePlan(
         checkpoint,
         config,
@@ -131,6 +138,11 @@ def compile_engine(plan: CompilePlan, engine_dir: Path, progress: Progress) -> M
         source_hash = tensors.sha256(advance)
     copy_tokenizer_files(plan.checkpoint, engine_dir, plan.vocabulary)
     weights_entry = _write_graphs(plan, engine_dir, progress)
+    spec = _chat_spec(plan)
+    if plan.options.kv_cache_precision == "int8":
+        with progress.stage("measuring the cache", None):
+            texts, rotary_width = plan.options.calibration_texts, plan.config.rotary_width
+            spec = quantize_cache(engine_dir, spec, plan.graphs, texts, rotary_width)
     files = {
         path.name: weights_entry if path.name == WEIGHTS_FILE else file_entry(path)
         for path in sorted(engine_dir.iterdir())
@@ -151,7 +163,7 @@ def compile_engine(plan: CompilePlan, engine_dir: Path, progress: Progress) -> M
         target=plan.options.target,
         built_with=built_with(),
         files=files,
-        chat=_chat_spec(plan),
+        chat=spec,
         unused_weights=unused_weights(plan.checkpoint.tensors),
         stored_weights=_stored_weights(plan),
     )

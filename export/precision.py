@@ -12,6 +12,7 @@ from export.errors import ExportError
 
 Layout = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 KVCacheLayout = Literal["auto", "blocks", "slots"]
+KVCachePrecision = Literal["fp32", "int8"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 # A row of the embedding is all that the model sees of a token, and only one is read for each: int8

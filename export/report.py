@@ -77,6 +77,8 @@ def print_table(summary: Summary) -> None:
     if manifest.chat is not None:
         table.add_row("parameters", f"{manifest.chat.num_parameters / 1e6:,.1f} million")
         table.add_row("context", f"{manifest.chat.max_context:,} tokens")
+        if (cache := manifest.chat.cache_quantization) is not None:
+            table.add_row("cache", f"int8, in ranges measured on {cache.num_tokens:,} tokens")
     if (pooling := manifest.embedding or manifest.rerank) is not None:
         table.add_row("parameters", f"{pooling.num_parameters / 1e6:,.1f} million")
         table.add_row("reads", f"{pooling.max_context:,} tokens a text, for {manifest.kind}")

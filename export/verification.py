@@ -11,7 +11,7 @@ from typing import IO
 
 import msgspec
 
-from engines.manifest import Manifest
+from engines.manifest import Manifest, Precision
 from engines.reports import ImageVerification
 from export.errors import VerificationFailed
 from export.lora.option import Lora
@@ -73,7 +73,7 @@ def check_bars(manifest: Manifest, result: VerificationResult) -> None:
     report = result.report
     if report is None or result.is_untrained:
         return
-    precision = (manifest.chat and manifest.chat.decode_precision) or manifest.precision
+    precision = _judged_precision(manifest)
     least_top1, most_kl = BARS[precision]
     if report.top1_agreement >= least_top1 and report.mean_kl <= most_kl:
         return
@@ -83,6 +83,16 @@ def check_bars(manifest: Manifest, result: VerificationResult) -> None:
         f"{least_top1:.0%} and {most_kl:g}: choose a higher precision, raise some nodes by "
         "--override, or keep it by --force"
     )
+
+
+def _judged_precision(manifest: Manifest) -> Precision:
+    """The lowest of what the weights and the cache have."""
+    spec = manifest.chat
+    if spec is None:
+        return manifest.precision
+    if manifest.precision == "fp32" and spec.cache_quantization is not None:
+        return "int8"
+    return spec.decode_precision or manifest.precision
 
 
 def _check_image_bars(manifest: Manifest, report: ImageVerification, is_untrained: bool) -> None:

@@ -166,7 +166,10 @@ def _is_by_transformers(manifest: Manifest, config: VerifyConfig) -> bool:
 
 
 def _reason_to_skip(manifest: Manifest, num_parameters: int, by_transformers: bool) -> str | None:
-    if manifest.precision == "fp32" and not by_transformers:
+    is_reference = manifest.precision == "fp32" and not (
+        manifest.chat is not None and manifest.chat.cache_quantization is not None
+    )
+    if is_reference and not by_transformers:
         return (
             "transformers is not installed or lacks this model, and an fp32 engine has no other "
             "reference"

@@ -33,12 +33,14 @@ QUESTIONS = (
 _CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
 
-def read_prompts(engine_dir: Path, max_prompt_tokens: int) -> list[list[int]]:
+def read_prompts(
+    engine_dir: Path, max_prompt_tokens: int, questions: tuple[str, ...] = QUESTIONS
+) -> list[list[int]]:
     """The questions as token ids, each cut to its last `max_prompt_tokens`."""
     tokenizer = Tokenizer.from_file(str(engine_dir / "tokenizer.json"))
     template = engine_dir / "chat_template.jinja"
     source = template.read_text(encoding="utf-8") if template.is_file() else None
-    texts = (_render(source, question) for question in QUESTIONS)
+    texts = (_render(source, question) for question in questions)
     return [
         tokenizer.encode(text, add_special_tokens=False).ids[-max_prompt_tokens:] for text in texts
     ]

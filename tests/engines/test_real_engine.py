@@ -32,7 +32,7 @@ OpenEngine = Callable[..., LLMEngine]
 
 
 def compile_tiny(
-    tmp_path_factory, family: str, precision: str, decode_precision: str | None = None
+    tmp_path_factory, family: str, precision: str, decode_precision: str | None = None, **options
 ) -> EngineFolder:
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     if family == "qwen1":
@@ -42,7 +42,9 @@ def compile_tiny(
     engine = tmp_path_factory.mktemp("engine")
     plan = plan_compilation(
         open_checkpoint(checkpoint, "tiny"),
-        CompileOptions(engine_id="tiny", precision=precision, decode_precision=decode_precision),
+        CompileOptions(
+            engine_id="tiny", precision=precision, decode_precision=decode_precision, **options
+        ),
     )
     write_manifest(compile_engine(plan, engine, QuietProgress()), engine)
     return EngineFolder(Path(engine), read_manifest(engine))
@@ -50,10 +52,19 @@ def compile_tiny(
 
 @pytest.fixture(
     scope="module",
-    params=["qwen1-fp32", "qwen2-fp32", "qwen2.5-int8", "qwen3-int8", "qwen3-moe-fp32"],
+    params=[
+        "qwen1-fp32",
+        "qwen2-fp32",
+        "qwen2.5-int8",
+        "qwen3-int8",
+        "qwen3-moe-fp32",
+        "qwen2.5-int8-int8_cache",
+    ],
 )
 def folder(request: pytest.FixtureRequest, tmp_path_factory) -> EngineFolder:
-    return compile_tiny(tmp_path_factory, *request.param.rsplit("-", 1))
+    model = request.param.removesuffix("-int8_cache")
+    cache = "fp32" if model == request.param else "int8"
+    return compile_tiny(tmp_path_factory, *model.rsplit("-", 1), kv_cache_precision=cache)
 
 
 @pytest.fixture(scope="module", params=[("int4", None), ("int8", "int4")])

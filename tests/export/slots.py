@@ -23,7 +23,7 @@ class SlotDecoder:
         )
         rows = self.spec.max_context + self.spec.spare_rows
         self.caches = {
-            state: np.zeros((num_slots, state.heads, state.rows or rows, state.width), np.float32)
+            state: np.zeros((num_slots, state.heads, state.rows or rows, state.width), state.dtype)
             for state in self.spec.states
         }
 

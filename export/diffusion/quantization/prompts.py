@@ -26,14 +26,16 @@ CHECK_PROMPTS = (
 )
 
 
-def read_calibration_prompts(path: Path | None) -> tuple[str, ...]:
+def read_calibration_prompts(
+    path: Path | None, built_in: tuple[str, ...] = CALIBRATION_PROMPTS
+) -> tuple[str, ...]:
     """The prompts of a file, one a line, or the built-in ones.
 
     Raises:
         ExportError: The file cannot be read or holds no prompt.
     """
     if path is None:
-        return CALIBRATION_PROMPTS
+        return built_in
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
