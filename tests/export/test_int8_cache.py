@@ -8,6 +8,8 @@ import onnx_ir as ir
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from engines.llm.sampling_params import SamplingParams
+from engines.llm.sequence import Sequence
 from engines.load import EngineOptions, load_llm_engine
 from engines.manifest import read_manifest
 from engines.reports import CacheQuantization
@@ -150,14 +152,20 @@ def test_the_manifest_and_the_graph_say_what_is_kept(pair):
 
 
 def test_the_cache_takes_a_quarter_of_the_memory(pair):
-    bytes_per_token = []
+    """Of a token, and of what a conversation is found to hold."""
+    bytes_per_token, bytes_held = [], []
     for engine in pair("qwen2.5"):
         folder = EngineFolder(engine.folder, read_manifest(engine.folder))
         opened = load_llm_engine(folder, EngineOptions(num_threads=1, kv_cache_memory=100_000))
         bytes_per_token.append(opened.runner.bytes_per_token)
+        sampling = SamplingParams(max_tokens=5, temperature=0, ignore_eos=True)
+        opened.add(Sequence.from_prompt(0, random_ids(40), sampling))
+        while opened.has_work:
+            opened.step()
+        bytes_held.append(opened.stats().kv_cache_bytes)
         opened.close()
-    plain, rounded = bytes_per_token
-    assert plain == 4 * rounded
+    assert bytes_per_token[0] == 4 * bytes_per_token[1]
+    assert bytes_held[0] == 4 * bytes_held[1] > 0
 
 
 def test_both_graphs_of_an_engine_keep_the_same_cache(compiled_for, checkpoint):
