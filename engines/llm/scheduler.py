@@ -232,8 +232,10 @@ class Scheduler:
         return config.prefill_chunk_streaming if self.running else config.prefill_chunk
 
     def _chunk_size(self, seq: Sequence) -> int:
-        half_at = self.config.half_chunk_at if self.running else None
-        return self.cache.chunk_size(seq, chunk_size(seq, self._chunk, half_at))
+        config = self.config
+        half_at = config.half_chunk_at if self.running else None
+        most = max(self._chunk, config.prefill_chunk)
+        return self.cache.chunk_size(seq, chunk_size(seq, self._chunk, half_at, most))
 
     def _reserve(self, seq: Sequence, num_new_tokens: int) -> bool:
         """Make room in the cache; True if `seq` has it, False if `seq` itself gave way."""
