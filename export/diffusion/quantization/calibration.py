@@ -23,7 +23,7 @@ from export.diffusion.quantization.drawing import (
 )
 from export.diffusion.quantization.precision import NodeRanges, Ranges, WatchfulPrecision
 from export.diffusion.quantization.prompts import CHECK_PROMPTS
-from export.diffusion.quantization.ranges import RangeMeter
+from export.diffusion.quantization.ranges import ActivationRange, RangeMeter
 from export.errors import ExportError
 from export.graph import GraphBuilder
 from export.progress import Advance, Progress
@@ -92,14 +92,16 @@ class ActivationMeter:
             except FloatingPointError as error:
                 raise ExportError(f"{graph} computes {error} at {name} in fp32") from None
 
-    def ranges(self) -> tuple[Ranges, Ranges]:
-        """Of what was seen, and those that clip."""
+    def ranges(self, num_pictures: int) -> tuple[Ranges, Ranges]:
+        """Of what was seen in so many pictures, and those that clip."""
         found = {key: meter.measured() for key, meter in self._meters.items()}
 
         def node_ranges(graph: str, names: WatchedNode, *, clips: bool) -> NodeRanges:
-            x = found[graph, names.x]
-            y = None if names.y is None else found[graph, names.y].channel_ranges(clips=clips)
-            return NodeRanges(x.range(clips=clips), x.channel_ranges(clips=clips), x.mean, y)
+            def channels(name: str) -> tuple[ActivationRange, ...]:
+                return found[graph, name].channel_ranges(clips=clips, num_pictures=num_pictures)
+
+            x, y = found[graph, names.x], None if names.y is None else channels(names.y)
+            return NodeRanges(x.range(clips=clips), channels(names.x), x.mean, y)
 
         whole, clipped = (
             {
@@ -173,4 +175,6 @@ def calibrate(
             for request in compared
         ]
     engine.close()
-    return Calibration(*meter.ranges(), len(prompts), tuple(compared), tuple(references))
+    return Calibration(
+        *meter.ranges(len(prompts)), len(prompts), tuple(compared), tuple(references)
+    )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 
-_CHANNEL_MARGIN = 1.5
+_FEW_PICTURES, _MARGIN_OF_FEW = 8, 0.5
 _LEVELS = 255  # steps between the least and the largest uint8
 _COUNTED_PER_RUN = 1 << 16  # values of one activation in one run, at about the most
 _NUM_BINS = 1 << 16  # as many as float32 has upper halves: sign, exponent, 7 bits of the rest
@@ -57,16 +57,23 @@ class Measured:
         """One range for all channels."""
         return self.clipped if clips else self.whole
 
-    def channel_ranges(self, *, clips: bool) -> tuple[ActivationRange, ...]:
-        """A range for each channel, within that of all: other pictures may have larger values."""
-        bound = self.range(clips=clips)
+    def channel_ranges(self, *, clips: bool, num_pictures: int) -> tuple[ActivationRange, ...]:
+        """A range for each channel, within that of all.
+
+        Other pictures may have larger values than those seen, the less likely the more were seen.
+        """
+        bound, wider = self.range(clips=clips), channel_margin(num_pictures)
         return tuple(
             ActivationRange(
-                max(_CHANNEL_MARGIN * channel.low, bound.low),
-                min(_CHANNEL_MARGIN * channel.high, bound.high),
+                max(wider * channel.low, bound.low), min(wider * channel.high, bound.high)
             )
             for channel in self.channels
         )
+
+
+def channel_margin(num_pictures: int) -> float:
+    """How much wider than what so many pictures had a channel's range is made: 8 take half more."""
+    return 1 + _MARGIN_OF_FEW * math.sqrt(_FEW_PICTURES / num_pictures)
 
 
 class RangeMeter:

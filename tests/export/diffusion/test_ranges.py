@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.diffusion.quantization.ranges import ActivationRange, RangeMeter
+from export.diffusion.quantization.ranges import ActivationRange, RangeMeter, channel_margin
 
 
 def measured(*runs, axis=0):
@@ -86,8 +86,15 @@ def test_channels_lie_on_the_axis_that_was_named():
 
 def test_a_channel_has_room_for_more_than_was_seen_but_not_for_more_than_all_channels_had():
     found = measured([[-1.0, 1.0], [-10.0, 12.0]])
-    narrow, wide = found.channel_ranges(clips=False)
+    narrow, wide = found.channel_ranges(clips=False, num_pictures=8)
     assert narrow == ActivationRange(-1.5, 1.5)
     assert wide == ActivationRange(-10.0, 12.0)
-    for channel in found.channel_ranges(clips=True):
+    for channel in found.channel_ranges(clips=True, num_pictures=8):
         assert found.clipped.low <= channel.low <= 0 <= channel.high <= found.clipped.high
+
+
+def test_the_room_shrinks_as_more_pictures_are_seen():
+    found = measured([[-1.0, 1.0], [-10.0, 12.0]])
+    narrow, _ = found.channel_ranges(clips=False, num_pictures=32)
+    assert narrow == ActivationRange(-1.25, 1.25)
+    assert channel_margin(1) > channel_margin(8) == 1.5 > channel_margin(1000) > 1
