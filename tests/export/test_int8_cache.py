@@ -21,6 +21,7 @@ from export.config import ExportConfig
 from export.errors import ExportError, VerificationFailed
 from export.report import QuietProgress
 from export.verification import check_bars
+from export.verify import VerifyConfig, verify
 from export.verify_prompts import QUESTIONS
 from tests.export.qwen1 import make_qwen1_checkpoint
 from tests.export.test_parity import random_ids
@@ -201,6 +202,20 @@ def test_an_engine_in_fp32_is_held_to_the_bar_of_its_cache(report_of):  # noqa: 
     quantization = CacheQuantization(num_tokens=1, margin=MARGIN)
     chat = msgspec.structs.replace(manifest.chat, cache_quantization=quantization)
     check_bars(msgspec.structs.replace(manifest, chat=chat), result)
+
+
+def test_an_engine_in_fp32_with_such_a_cache_has_one_without_as_its_reference(pair):
+    plain, rounded = pair("qwen3")
+    reports = []
+    for engine in (plain, rounded):
+        config = VerifyConfig(
+            engine_dir=engine.folder, checkpoint_path=engine.checkpoint, reference="fp32"
+        )
+        reports.append(verify(read_manifest(engine.folder), config))
+    assert reports[0].report is None
+    assert "an fp32 engine has no other reference" in reports[0].skipped
+    assert reports[1].report.reference == "engine fp32"
+    assert 0 < reports[1].report.relative_logit_error < 0.1
 
 
 def test_an_export_measures_the_texts_of_a_file(checkpoint, tmp_path):
