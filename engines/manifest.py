@@ -18,7 +18,13 @@ from engines.pooling.spec import (
     RerankSpec,
     RerankVerification,
 )
-from engines.reports import CacheQuantization, ImageVerification, QuantizationReport, Verification
+from engines.reports import (
+    CacheQuantization,
+    ImageVerification,
+    QuantizationReport,
+    Smoothing,
+    Verification,
+)
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "engine.json"
@@ -90,6 +96,7 @@ class ChatSpec(msgspec.Struct, frozen=True, kw_only=True):
     decode_graph: str | None = None  # for runs of one token a sequence; None: `graph` runs them too
     decode_precision: Precision | None = None  # of most weights of `decode_graph`
     cache_quantization: CacheQuantization | None = None  # of states in int8
+    smoothing: Smoothing | None = None  # of the activations that weights in int8 read
 
 
 class TextEncoderSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,6 +25,19 @@ class CacheQuantization(msgspec.Struct, frozen=True, kw_only=True):
     margin: float  # how much further than the largest seen the range of a channel goes
 
 
+class Smoothing(msgspec.Struct, frozen=True, kw_only=True):
+    """Outliers of activations that were shifted into the weights that read them.
+
+    The errors are those of products in int8, squared, as shares of the squared products, in the
+    mean over all groups of matrices that read one activation.
+    """
+
+    num_groups: int
+    num_smoothed: int  # the others had no less error by it
+    error: float  # before
+    smoothed_error: float
+
+
 class ComponentVerification(msgspec.Struct, frozen=True, kw_only=True):
     """One graph of an image model against its module, on what it was given while it drew."""
 

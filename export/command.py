@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from engines.manifest import Manifest, write_manifest
-from export.cache.texts import CALIBRATION_TEXTS
+from export.calibration import CALIBRATION_TEXTS
 from export.checkpoint import open_checkpoint
 from export.compile import (
     OPTIMIZED,
@@ -115,10 +115,11 @@ def _plan_language(source: CheckpointSource, engine_id: str, config: ExportConfi
                 f"{option} is for image models, but {config.checkpoint_path} is a language model: "
                 "leave it out"
             )
-    if config.calibration_prompts is not None and config.kv_cache_precision != "int8":
+    measures = config.smooth or config.kv_cache_precision == "int8"
+    if config.calibration_prompts is not None and not measures:
         raise ExportError(
-            "--calibration-prompts is for image models and for --kv-cache-precision int8, but "
-            f"{config.checkpoint_path} is a language model without: leave it out"
+            "--calibration-prompts is for image models, --smooth and --kv-cache-precision int8, "
+            f"but {config.checkpoint_path} is a language model without: leave it out"
         )
     checkpoint = open_checkpoint(source.folder, source.name, source.revision)
     precision, overrides = default_precision(checkpoint, config.target)
@@ -139,6 +140,7 @@ def _plan_language(source: CheckpointSource, engine_id: str, config: ExportConfi
         calibration_texts=read_calibration_prompts(
             config.calibration_prompts, built_in=CALIBRATION_TEXTS
         ),
+        smooth=config.smooth,
         decode_precision=decode_precision,
     )
     task = find_task(source.folder, config.task)
@@ -164,6 +166,8 @@ def _check_pooling(config: ExportConfig, decode_precision: Layout | None) -> Non
             f"--kv-cache-precision is {config.kv_cache_precision}, but a model that embeds or "
             "ranks keeps no cache: leave it out"
         )
+    if config.smooth:
+        raise ExportError("--smooth is for models that chat: leave it out")
     if decode_precision is not None:
         raise ExportError(
             f"--optimize is {config.optimize}, but a model that embeds or ranks writes no answers: "
@@ -195,6 +199,7 @@ def _image_options(config: ExportConfig) -> ImageBuildOptions:
         "--max-context": config.max_context,
         "--kv-cache": None if config.kv_cache == "auto" else config.kv_cache,
         "--kv-cache-precision": config.kv_cache_precision,
+        "--smooth": config.smooth or None,
         "--task": config.task,
     }
     for option, value in for_chat.items():

@@ -11,10 +11,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import cast
 
+import msgspec
+
 from engines import __version__
 from engines.manifest import ChatSpec, FileEntry, Manifest, Source, StateDtype, Target
+from engines.reports import Smoothing
 from export.cache.int8 import check_cache_precision, quantize_cache
-from export.cache.texts import CALIBRATION_TEXTS
+from export.calibration import CALIBRATION_TEXTS
 from export.checkpoint import Checkpoint
 from export.errors import CheckpointError, ExportError
 from export.graph import GraphBuilder
@@ -33,6 +36,8 @@ from export.qwen.target import (
     num_candidates,
 )
 from export.qwen.tensors import HEAD, check_tensors, expected_tensors, num_elements
+from export.smoothing.groups import find_groups
+from export.smoothing.smooth import check_smoothing, smooth
 from export.tokenizer_files import Vocabulary, copy_tokenizer_files, read_vocabulary
 from export.weights import WeightsFile, file_entry
 
@@ -61,7 +66,8 @@ class CompileOptions:
         target: What will run the engine.
         kv_cache: How the cache is kept; auto takes blocks where the target has a kernel for them.
         kv_cache_precision: What keys and values are kept in; None is what is computed in.
-        calibration_texts: What the model reads while they are measured for int8.
+        calibration_texts: What the model reads while those or its activations are measured.
+        smooth: Whether outliers of activations are shifted into weights where int8 gains by it.
         decode_precision: The layout of most weights of a second graph that runs the steps of one
             token a sequence; None runs them on the first.
     """
@@ -75,6 +81,7 @@ class CompileOptions:
     kv_cache: KVCacheLayout = "auto"
     kv_cache_precision: KVCachePrecision | None = None
     calibration_texts: tuple[str, ...] = CALIBRATION_TEXTS
+    smooth: bool = False
     decode_precision: Layout | None = None
 
 
@@ -120,6 +127,9 @@ def plan_compilation(checkpoint: Checkpoint, options: CompileOptions) -> Compile
     _check_block_size(checkpoint, options)
     _check_decode_precision(checkpoint, options)
     check_cache_precision(options.kv_cache_precision, options.target, config)
+    if options.smooth:
+        decode = options.decode_precision
+        check_smoothing(options.precision, decode, options.target, config, renamed)
     return CompilePlan(
         checkpoint,
         config,
@@ -139,6 +149,11 @@ def compile_engine(plan: CompilePlan, engine_dir: Path, progress: Progress) -> M
     copy_tokenizer_files(plan.checkpoint, engine_dir, plan.vocabulary)
     weights_entry = _write_graphs(plan, engine_dir, progress)
     spec = _chat_spec(plan)
+    if plan.options.smooth:
+        plan, report = _smooth(plan, spec, engine_dir, progress)
+        spec = msgspec.structs.replace(spec, smoothing=report)
+        if report.num_smoothed:
+            weights_entry = _write_graphs(plan, engine_dir, progress)
     if plan.options.kv_cache_precision == "int8":
         with progress.stage("measuring the cache", None):
             texts, rotary_width = plan.options.calibration_texts, plan.config.rotary_width
@@ -167,6 +182,24 @@ def compile_engine(plan: CompilePlan, engine_dir: Path, progress: Progress) -> M
         unused_weights=unused_weights(plan.checkpoint.tensors),
         stored_weights=_stored_weights(plan),
     )
+
+
+def _smooth(
+    plan: CompilePlan, spec: ChatSpec, engine_dir: Path, progress: Progress
+) -> tuple[CompilePlan, Smoothing]:
+    """The plan with smoothed tensors, by what the engine that was just written computes."""
+    num_groups = len(find_groups(plan.config, plan.node_precision))
+    with progress.stage("smoothing", num_groups) as advance:
+        tensors, report = smooth(
+            engine_dir,
+            spec,
+            plan.config,
+            plan.node_precision,
+            plan.checkpoint.tensors,
+            plan.options.calibration_texts,
+            advance,
+        )
+    return replace(plan, checkpoint=replace(plan.checkpoint, tensors=tensors)), report
 
 
 def _write_graphs(plan: CompilePlan, engine_dir: Path, progress: Progress) -> FileEntry:

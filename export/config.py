@@ -53,10 +53,18 @@ class ExportConfig:
         Path | None,
         Parameter(
             help="file of prompts, one a line, that an image model draws while its activations are "
-            "measured for int8, or a language model reads for --kv-cache-precision int8; by "
-            "default some of many kinds"
+            "measured for int8, or a language model reads for --smooth and "
+            "--kv-cache-precision int8; by default some of many kinds"
         ),
     ] = None
+    smooth: Annotated[
+        bool,
+        Parameter(
+            help="of a language model in int8: shift outliers of activations into the weights that "
+            "read them, where that lowers the measured error",
+            negative="",
+        ),
+    ] = False
     override: Annotated[
         tuple[str, ...],
         Parameter(help="another layout for some nodes, such as head=fp32 or layers.0.down=int8"),

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from engines.manifest import ChatSpec, Target
 from engines.reports import CacheQuantization
 from export.cache.ranges import MARGIN, FloatArray, measure_ranges, scale_of
-from export.cache.texts import calibration_sequences
+from export.calibration import calibration_sequences
 from export.errors import ExportError
 from export.precision import KVCachePrecision
 from export.qwen.config import DecoderConfig

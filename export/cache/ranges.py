@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.backends.ort_session import open_session
 from engines.machine import usable_cores
-from engines.manifest import ChatSpec, StateSpec
+from engines.manifest import ChatSpec
+from export.calibration import prompt_inputs
 
 FloatArray = NDArray[np.float32]
 
@@ -35,7 +35,7 @@ def measure_ranges(
         state.input: np.zeros((state.heads, state.width), np.float32) for state in spec.states
     }
     for ids in sequences:
-        inputs = _inputs(spec, ids)
+        inputs = prompt_inputs(spec, ids)
         outputs = session.run([state.output for state in spec.states], inputs)
         for state, held in zip(spec.states, outputs, strict=True):
             is_key = state.input.endswith(".key")
@@ -49,22 +49,6 @@ def scale_of(magnitudes: FloatArray) -> FloatArray:
     # A channel that stays zero has any scale but zero.
     scale: FloatArray = np.where(magnitudes > 0, magnitudes * (MARGIN / _LEVELS), 1)
     return scale.astype(np.float32)
-
-
-def _inputs(spec: ChatSpec, ids: list[int]) -> dict[str, NDArray[Any]]:
-    """A prompt on an empty cache that is as long as it."""
-    size = len(ids)
-    inputs: dict[str, NDArray[Any]] = {
-        "input_ids": np.array([ids], np.int64),
-        "seqlens_k": np.array([size - 1], np.int32),
-        "total_sequence_length": np.array(size, np.int32),
-        "logit_indices": np.array([size - 1], np.int64),
-    }
-    return inputs | {state.input: _empty(state, size) for state in spec.states}
-
-
-def _empty(state: StateSpec, num_rows: int) -> FloatArray:
-    return np.zeros((1, state.heads, num_rows, state.width), np.float32)
 
 
 def _magnitudes(held: FloatArray, rotary_width: int) -> FloatArray:

@@ -15,7 +15,7 @@ from engines.manifest import read_manifest
 from engines.reports import CacheQuantization
 from engines.store import EngineFolder
 from export.cache.ranges import MARGIN, measure_ranges, scale_of
-from export.cache.texts import CALIBRATION_TEXTS
+from export.calibration import CALIBRATION_TEXTS
 from export.command import export_engine
 from export.config import ExportConfig
 from export.errors import ExportError, VerificationFailed
@@ -240,7 +240,7 @@ def test_an_export_measures_the_texts_of_a_file(checkpoint, tmp_path):
         ("qwen3", {"target": "tensorrt", "kv_cache_precision": "fp32"}, "engines for tensorrt"),
         ("qwen3.5", {"kv_cache_precision": "int8"}, "has Gated DeltaNet layers"),
         ("qwen3", {"task": "embedding", "kv_cache_precision": "int8"}, "keeps no cache"),
-        ("qwen3", {"calibration_prompts": "prompts.txt"}, "for --kv-cache-precision int8"),
+        ("qwen3", {"calibration_prompts": "prompts.txt"}, "--smooth and --kv-cache-precision int8"),
     ],
 )
 def test_where_there_is_no_int8_cache_a_sentence_says_why(

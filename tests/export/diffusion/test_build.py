@@ -182,4 +182,4 @@ def test_options_of_image_models_are_refused_for_language_models(checkpoint, tmp
     prompts.write_text("a cat\n")
     result = export(checkpoint("qwen3"), tmp_path / "out", "--calibration-prompts", prompts)
     assert result.returncode == 1
-    assert "--calibration-prompts is for image models and for --kv-cache-precision" in result.stderr
+    assert "--calibration-prompts is for image models, --smooth and" in result.stderr

@@ -1,9 +1,12 @@
-"""What a model reads while the ranges of its keys and values are measured."""
+"""What a language model reads while its cache or its activations are measured, and how it runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from engines.manifest import ChatSpec
@@ -50,3 +53,22 @@ def calibration_sequences(
     answers = greedy_answers(engine_dir, spec, read_prompts(engine_dir, most, texts))
     asked = (answer.prompt_ids + answer.answer_ids for answer in answers)
     return [ids[: spec.max_context] for ids in (*plain, *asked) if ids]
+
+
+def prompt_inputs(spec: ChatSpec, ids: list[int]) -> dict[str, NDArray[Any]]:
+    """What a graph in fp32 takes for a prompt, on an empty cache that is as long as it.
+
+    All its tokens get logits, so that the last layer computes all of them.
+    """
+    size = len(ids)
+    inputs: dict[str, NDArray[Any]] = {
+        "input_ids": np.array([ids], np.int64),
+        "seqlens_k": np.array([size - 1], np.int32),
+        "total_sequence_length": np.array(size, np.int32),
+        "logit_indices": np.arange(size),
+    }
+    empty = {
+        state.input: np.zeros((1, state.heads, size, state.width), np.float32)
+        for state in spec.states
+    }
+    return inputs | empty
