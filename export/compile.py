@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import cast
@@ -39,6 +37,7 @@ from export.qwen.tensors import HEAD, check_tensors, expected_tensors, num_eleme
 from export.smoothing.groups import find_groups
 from export.smoothing.smooth import check_smoothing, smooth
 from export.tokenizer_files import Vocabulary, copy_tokenizer_files, read_vocabulary
+from export.versions import built_with
 from export.weights import WeightsFile, file_entry
 
 GRAPH_FILE = "model.onnx"
@@ -307,14 +306,3 @@ def _max_context(config: DecoderConfig, options: CompileOptions) -> int:
             f"is not supported: add --max-context {config.sliding_window} or less"
         )
     return max_context
-
-
-def built_with() -> dict[str, str]:
-    """The versions that the manifest records."""
-    versions = {"enginery": __version__, "python": platform.python_version()}
-    for package in ("onnx-ir", "numpy", "onnxruntime"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions

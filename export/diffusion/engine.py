@@ -14,7 +14,6 @@ import msgspec
 
 from engines.image.schedulers.schedule import SCHEDULER_CONFIG_NAME, NoiseSchedule
 from engines.manifest import FileEntry, ImageSpec, Manifest, Source, Target
-from export.compile import built_with
 from export.diffusion.checkpoint import DiffusionCheckpoint
 from export.diffusion.compile import ComponentGraph, compile_component, plan_graphs
 from export.diffusion.gpu.builder import GpuGraphBuilder
@@ -26,6 +25,7 @@ from export.errors import CheckpointError
 from export.graph import GraphBuilder
 from export.precision import Layout, LayoutChooser, UniformPrecision
 from export.progress import Advance, Progress
+from export.versions import built_with
 from export.weights import WeightsFile, file_entry
 
 

@@ -15,7 +15,6 @@ from export.compile import (
     WEIGHTS_FILE,
     CompileOptions,
     CompilePlan,
-    built_with,
     plan_compilation,
 )
 from export.errors import CheckpointError
@@ -27,6 +26,7 @@ from export.qwen.decoder import DecoderEmitter, node_names
 from export.qwen.tensors import HEAD, expected_tensors, num_elements
 from export.tensor_files import TensorFiles
 from export.tokenizer_files import copy_tokenizer_files
+from export.versions import built_with
 from export.weights import WeightsFile, file_entry
 
 _PREFIX = "model."  # of tensors; sentence-transformers saves the decoder without it

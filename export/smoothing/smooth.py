@@ -88,7 +88,7 @@ def smooth(
         choices.append(choice)
         if choice.factors is not None:
             maker = scalings.get(group.maker)
-            scalings[group.maker] = combine(maker, 1 / choice.factors, None)
+            scalings[group.maker] = combine(maker, np.reciprocal(choice.factors), None)
             for reader in group.readers:
                 scalings[reader] = combine(scalings.get(reader), None, choice.factors)
         advance(1, group.values)
