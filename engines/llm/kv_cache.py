@@ -22,7 +22,7 @@ from engines.llm.snapshots import Snapshot
 
 MIN_REUSED_TOKENS = 8  # below, looking after the reuse costs more than it saves
 MAX_LOST_TOKENS = 32  # of a donor's tail when it is reused in place instead of copied
-MAX_SWAP_BYTES = 64 << 20  # a larger move costs more than running an idle row for some steps
+MAX_SWAP_BYTES = 256 << 20  # a larger move holds up whoever streams for longer than a chunk does
 
 
 class SlotMemory(Protocol):
@@ -149,7 +149,10 @@ class KVCache:
         """One token of each piece, in the order of their slots.
 
         An idle slot before the last runs along; its junk row lands behind the tokens that it holds.
+        A sequence that runs alone needs none of them, wherever it is.
         """
+        if len(pieces) == 1:
+            return self.batch(pieces), tuple(pieces)
         ordered = tuple(sorted(pieces, key=lambda piece: piece.seq.slot or 0))
         slots = np.array([piece.seq.slot for piece in ordered], np.int64)
         num_slots = int(slots[-1]) + 1

@@ -180,6 +180,20 @@ def test_a_repeated_prompt_is_computed_once():
     assert engine.stats().prefix_cache_hits == len(prompt) - 2
 
 
+def test_a_sequence_alone_is_one_row_even_where_a_prefix_before_it_is_too_large_to_move():
+    prompts = [tuple(range(start, start + 20)) for start in (10, 40, 70)]
+    runner = HashRunner(num_slots=4, bytes_per_token=1 << 24)
+    engine = make_engine(runner)
+    greedy = SamplingParams(max_tokens=6, temperature=0, ignore_eos=True)
+    arrivals = [Arrival(20 * at, prompt, greedy, None) for at, prompt in enumerate(prompts)]
+    tokens = drive(engine, arrivals)
+    steps = [batch for batch in runner.batches if batch.input_ids.shape[1] == 1]
+    assert {batch.num_slots for batch in steps} == {1}
+    assert {batch.first_slot for batch in steps} == {0, 1, 2}
+    for seq_id, prompt in enumerate(prompts):
+        assert tokens[seq_id] == run_alone(prompt, greedy)
+
+
 def test_running_sequences_get_a_token_after_every_chunk_of_a_long_prompt():
     runner = HashRunner()
     engine = make_engine(runner)
