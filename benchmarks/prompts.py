@@ -55,7 +55,11 @@ class TokenScale:
 
 
 class TextSource:
-    """Draws sentences in random order, so that no two prompts share a long prefix."""
+    """Draws sentences like cards, shuffled again when all are out.
+
+    So no two prompts share a long prefix, and short ones are not the same until every sentence
+    has begun one: a prompt sent twice would be measured with its prefix cached.
+    """
 
     def __init__(self, sentences: list[str], seed: int) -> None:
         if not sentences:
@@ -63,6 +67,7 @@ class TextSource:
         self._sentences = sentences
         self._seed = seed
         self._rng = np.random.default_rng(seed)
+        self._deck: list[str] = []
 
     @classmethod
     def from_file(cls, path: Path, seed: int) -> TextSource:
@@ -83,7 +88,7 @@ class TextSource:
         """Exactly `num_words` words."""
         words: list[str] = []
         while len(words) < num_words:
-            words += self._sentences[self._rng.integers(len(self._sentences))].split()
+            words += self._draw().split()
         return " ".join(words[:num_words])
 
     def prompt(self, num_words: int) -> Prompt:
@@ -92,6 +97,12 @@ class TextSource:
     def prefix(self, num_words: int) -> str:
         """The same words each time, for prompts that are to begin alike."""
         return TextSource(self._sentences, self._seed ^ _PREFIX_SEED).text(num_words)
+
+    def _draw(self) -> str:
+        if not self._deck:
+            order = self._rng.permutation(len(self._sentences))
+            self._deck = [self._sentences[index] for index in order]
+        return self._deck.pop()
 
 
 def read_dataset(path: Path, *, needs_text: bool) -> list[Prompt]:

@@ -22,6 +22,12 @@ def test_prompts_of_one_run_do_not_share_a_long_prefix():
     assert len(beginnings) == 50
 
 
+def test_short_prompts_differ_until_every_sentence_has_begun_one():
+    for seed in range(20):
+        source = TextSource(SENTENCES, seed)
+        assert len({source.text(8) for _ in SENTENCES}) == len(SENTENCES)
+
+
 def test_the_scale_is_the_line_through_two_counts():
     scale = TokenScale.from_counts((40, 87), (160, 327))
     assert scale.per_word == pytest.approx(2.0)
