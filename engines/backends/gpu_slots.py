@@ -68,6 +68,10 @@ class GpuSlotRunner:
     def bytes_per_token(self) -> int:
         return self._slots.bytes_per_token
 
+    @property
+    def decodes_from_first(self) -> bool:
+        return True  # recorded steps are replayed from there, and the device's memory is fast
+
     def run(self, batch: Batch, /) -> GpuLogits:
         self._stream.use()
         inputs = self._describe(batch, self._num_rows)

@@ -1,6 +1,6 @@
 """ONNX Runtime on CPU: one session for all shapes, or one for a phase; caches bound in place.
 
-Decode runs `[n, 1]` over slots 0 to n - 1, prefill `[1, S]` on one slot; which kernels a token
+Decode runs `[n, 1]` over n neighbouring slots, prefill `[1, S]` on one slot; which kernels a token
 meets depends on that alone. Rounding: int8 by rows and attention are bit-identical for every
 number of rows; fp32 and int4 matmuls round differently for one row and more (docs/architecture.md).
 """
@@ -23,10 +23,12 @@ from engines.errors import RunFailed
 from engines.llm.runner import Batch, FloatArray, IntArray
 from engines.manifest import ChatSpec
 
+_MAX_BINDINGS = 64  # of decode, kept; one takes a fraction of a millisecond to make
+
 
 @dataclass(frozen=True, slots=True)
 class _Decode:
-    """A binding for n rows; writing to the arrays sets the inputs of its next run."""
+    """A binding for n slots; writing to the arrays sets the inputs of its next run."""
 
     binding: Any
     input_ids: IntArray  # [n, 1]
@@ -68,11 +70,15 @@ class OrtCpuRunner:
         # The maxima of blocks of the logits, of graphs that give them.
         self._num_blocks = int(shapes.get("block_maxima", (0, 0))[1])
         self._outputs = self._new_outputs(num_slots)
-        self._decodes: dict[int, _Decode] = {}
+        self._decodes: dict[tuple[int, int], _Decode] = {}
 
     @property
     def num_slots(self) -> int:
         return self._num_slots
+
+    @property
+    def decodes_from_first(self) -> bool:
+        return False
 
     @property
     def max_context(self) -> int:
@@ -86,7 +92,8 @@ class OrtCpuRunner:
         for row in np.flatnonzero(batch.past_lens == 0) if self._fixed else ():
             for array in self._fixed:
                 array.array[batch.first_slot + row] = 0
-        is_decode = batch.first_slot == 0 and batch.input_ids.shape[1] == 1
+        # A prompt of one token goes where every other token by itself does.
+        is_decode = batch.input_ids.shape[1] == 1
         return self._run_decode(batch) if is_decode else self._run_prefill(batch)
 
     def save_state(self, slot: int) -> object:
@@ -119,10 +126,12 @@ class OrtCpuRunner:
         del self._session, self._decode_session
 
     def _run_decode(self, batch: Batch) -> HostLogits:
-        num_rows = batch.num_slots
-        decode = self._decodes.get(num_rows)
+        window = batch.first_slot, batch.num_slots
+        decode = self._decodes.get(window)
         if decode is None:
-            decode = self._decodes[num_rows] = self._bind_decode(num_rows)
+            if len(self._decodes) == _MAX_BINDINGS:
+                del self._decodes[next(iter(self._decodes))]
+            decode = self._decodes[window] = self._bind_decode(*window)
         decode.input_ids[:] = batch.input_ids
         decode.seqlens_k[:] = batch.past_lens
         decode.total_length[...] = batch.past_lens.max() + 1
@@ -140,9 +149,8 @@ class OrtCpuRunner:
             "logit_indices": batch.logit_indices.astype(np.int64, copy=False),
         }
         outputs = self._outputs_of(num_rows)
-        # A prompt of one token goes where every other token by itself does, whatever its slot.
-        session = self._decode_session if size == 1 else self._session
-        self._execute(session, self._bind(session, inputs, outputs, batch.first_slot, 1))
+        binding = self._bind(self._session, inputs, outputs, batch.first_slot, 1)
+        self._execute(self._session, binding)
         return self._answer(outputs, np.arange(num_rows))
 
     def _answer(self, outputs: dict[str, FloatArray], positions: IntArray) -> HostLogits:
@@ -150,7 +158,7 @@ class OrtCpuRunner:
             outputs["logits"], self.vocab_size, positions, outputs.get("block_maxima")
         )
 
-    def _bind_decode(self, num_rows: int) -> _Decode:
+    def _bind_decode(self, first_slot: int, num_rows: int) -> _Decode:
         input_ids = np.zeros((num_rows, 1), np.int64)
         seqlens_k = np.zeros(num_rows, np.int32)
         total_length = np.zeros((), np.int32)
@@ -162,7 +170,7 @@ class OrtCpuRunner:
             "logit_indices": logit_indices,
         }
         outputs = self._outputs_of(num_rows)
-        binding = self._bind(self._decode_session, inputs, outputs, 0, num_rows)
+        binding = self._bind(self._decode_session, inputs, outputs, first_slot, num_rows)
         return _Decode(binding, input_ids, seqlens_k, total_length, outputs)
 
     def _bind(

@@ -34,6 +34,9 @@ class SlotMemory(Protocol):
     @property
     def bytes_per_token(self) -> int: ...
 
+    @property
+    def decodes_from_first(self) -> bool: ...
+
     def copy_slot(self, source: int, target: int, num_tokens: int) -> None: ...
 
     def swap_slots(self, first: int, second: int, num_first: int, num_second: int) -> None: ...
@@ -132,34 +135,34 @@ class KVCache:
         return self._make_room(slot, seq.num_computed_tokens + num_new_tokens, keep=(slot,))
 
     def compact(self) -> None:
-        """Move active slots down into holes, so that decode runs few idle rows.
+        """Move active slots beside each other, so that decode runs few idle rows.
 
-        A donor in a hole changes places with the sequence. Moves above `MAX_SWAP_BYTES` are left
-        undone: the hole then runs along as an idle row.
+        They gather where that moves the least. A donor in a hole changes places with a sequence;
+        above `MAX_SWAP_BYTES` that is left undone, and the hole runs along as an idle row.
         """
-        active = sorted(slot.index for slot in self._slots if slot.owner)
-        holes = [index for index in range(len(active)) if self._slots[index].owner is None]
-        for hole, mover in zip(holes, reversed(active), strict=False):
-            low, high = self._slots[hole], self._slots[mover]
-            num_moved = low.num_valid + high.num_valid
-            if num_moved * self._memory.bytes_per_token <= MAX_SWAP_BYTES:
-                self._swap(low, high)
+        active = [slot for slot in self._slots if slot.owner]
+        window = self._window(active)
+        holes = [slot for slot in window if slot.owner is None]
+        movers = [slot for slot in active if slot not in window]
+        for hole, mover in zip(holes, movers, strict=True):
+            num_bytes = (hole.num_valid + mover.num_valid) * self._memory.bytes_per_token
+            if num_bytes <= MAX_SWAP_BYTES or self._memory.decodes_from_first:
+                self._swap(hole, mover)
 
     def decode(self, pieces: Rows[Piece]) -> tuple[Batch, tuple[Piece, ...]]:
         """One token of each piece, in the order of their slots.
 
-        An idle slot before the last runs along; its junk row lands behind the tokens that it holds.
-        A sequence that runs alone needs none of them, wherever it is.
+        An idle slot between them runs along; its junk row lands behind the tokens that it holds.
         """
-        if len(pieces) == 1:
-            return self.batch(pieces), tuple(pieces)
         ordered = tuple(sorted(pieces, key=lambda piece: piece.seq.slot or 0))
         slots = np.array([piece.seq.slot for piece in ordered], np.int64)
-        num_slots = int(slots[-1]) + 1
-        input_ids = np.zeros((num_slots, 1), np.int64)
-        input_ids[slots, 0] = [piece.token_ids[0] for piece in ordered]
-        past_lens = np.array([slot.num_valid for slot in self._slots[:num_slots]], np.int32)
-        return Batch(0, input_ids, past_lens, slots), ordered
+        first = 0 if self._memory.decodes_from_first else int(slots[0])
+        window = self._slots[first : int(slots[-1]) + 1]
+        rows = slots - first
+        input_ids = np.zeros((len(window), 1), np.int64)
+        input_ids[rows, 0] = [piece.token_ids[0] for piece in ordered]
+        past_lens = np.array([slot.num_valid for slot in window], np.int32)
+        return Batch(first, input_ids, past_lens, rows), ordered
 
     def batch(self, pieces: Rows[Piece]) -> Batch:
         """The tokens of one piece, on a view of its slot."""
@@ -210,6 +213,17 @@ class KVCache:
             return empty[0]
         return min(spare or idle, key=lambda slot: slot.last_used, default=None)
 
+    def _window(self, active: list[Slot]) -> list[Slot]:
+        """The neighbouring slots into which the active ones come with the least moving."""
+        size = len(active)
+        if self._memory.decodes_from_first or not active:
+            return self._slots[:size]
+        # An active slot in the window is one that stays; a donor there has to leave.
+        costs = [-slot.num_valid if slot.owner else slot.num_valid for slot in self._slots]
+        sums = np.convolve(costs, np.ones(size, np.int64), "valid")
+        first = int(sums.argmin())
+        return self._slots[first : first + size]
+
     def _make_room(self, slot: Slot, num_rows: int, keep: tuple[Slot, ...]) -> bool:
         growth = self._growth(slot, num_rows)
         while growth and self.used_bytes + growth > self.limit_bytes:
@@ -237,21 +251,21 @@ class KVCache:
         slot.snapshots = []
         slot.num_touched = 0
 
-    def _swap(self, low: Slot, high: Slot) -> None:
-        self._memory.swap_slots(low.index, high.index, low.num_valid, high.num_valid)
-        low_valid, high_valid = low.num_valid, high.num_valid
-        low.owner, high.owner = high.owner, low.owner
-        low.donated_ids, high.donated_ids = high.donated_ids, low.donated_ids
-        low.snapshots, high.snapshots = high.snapshots, low.snapshots
-        low.parting, high.parting = high.parting, low.parting
-        low.last_used, high.last_used = high.last_used, low.last_used
-        low.num_touched = max(low.num_touched, high_valid)
-        high.num_touched = max(high.num_touched, low_valid)
-        for slot in (low, high):
+    def _swap(self, hole: Slot, mover: Slot) -> None:
+        self._memory.swap_slots(hole.index, mover.index, hole.num_valid, mover.num_valid)
+        num_in_hole, num_moved = hole.num_valid, mover.num_valid
+        hole.owner, mover.owner = mover.owner, hole.owner
+        hole.donated_ids, mover.donated_ids = mover.donated_ids, hole.donated_ids
+        hole.snapshots, mover.snapshots = mover.snapshots, hole.snapshots
+        hole.parting, mover.parting = mover.parting, hole.parting
+        hole.last_used, mover.last_used = mover.last_used, hole.last_used
+        hole.num_touched = max(hole.num_touched, num_moved)
+        mover.num_touched = max(mover.num_touched, num_in_hole)
+        for slot in (hole, mover):
             if slot.owner:
                 slot.owner.slot = slot.index
-        if high.num_valid == 0 or self.used_bytes > self.limit_bytes:
-            self._evict(high)
+        if mover.num_valid == 0 or self.used_bytes > self.limit_bytes:
+            self._evict(mover)
 
     def _owned_slot(self, seq: Sequence) -> Slot:
         assert seq.slot is not None

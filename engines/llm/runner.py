@@ -148,6 +148,11 @@ class ModelRunner(Runner, Protocol):
         """Cache memory that one token of one slot takes."""
         ...
 
+    @property
+    def decodes_from_first(self) -> bool:
+        """Whether decode steps should begin at slot 0, to which a sequence is moved at no cost."""
+        ...
+
     def run(self, batch: Batch, /) -> RunOutput:
         """Compute one batch and write its keys and values into its slots."""
         ...

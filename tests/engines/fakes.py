@@ -38,8 +38,10 @@ class HashRunner:
     vocab_size: int = 97
     bytes_per_token: int = 10
     bytes_per_slot: int = 0  # above 0: the next token depends on a state that nothing rolls back
+    decodes_from_first: bool = False
     habit: float = 0.0  # how often the next token is one that the last two tokens stand for
     batches: list[Batch] = field(default_factory=list)
+    num_swaps: int = 0
 
     def __post_init__(self) -> None:
         self.rows = np.full((self.num_slots, self.max_context + 1), JUNK, np.int64)
@@ -74,6 +76,7 @@ class HashRunner:
         self.states[target] = self.states[source]
 
     def swap_slots(self, first: int, second: int, num_first: int, num_second: int) -> None:
+        self.num_swaps += 1
         kept = self.rows[first, :num_first].copy()
         self.rows[first, :num_second] = self.rows[second, :num_second]
         self.rows[second, :num_first] = kept

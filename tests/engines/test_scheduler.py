@@ -129,9 +129,12 @@ arrivals = st.lists(
 
 
 @settings(max_examples=120, deadline=None)
-@given(arrivals, st.integers(1, 3), st.integers(1, 3))
-def test_neighbours_joins_leaves_and_reuse_do_not_change_a_token(batch, max_num_seqs, spare):
-    runner = HashRunner(num_slots=max_num_seqs + spare - 1)
+@given(arrivals, st.integers(1, 3), st.integers(1, 3), st.booleans())
+def test_neighbours_joins_leaves_and_reuse_do_not_change_a_token(
+    batch, max_num_seqs, spare, decodes_from_first
+):
+    num_slots = max_num_seqs + spare - 1
+    runner = HashRunner(num_slots=num_slots, decodes_from_first=decodes_from_first)
     tokens = drive(make_engine(runner, max_num_seqs=max_num_seqs), batch)
     for seq_id, arrival in enumerate(batch):
         alone = run_alone(arrival.prompt, arrival.sampling)
@@ -180,18 +183,48 @@ def test_a_repeated_prompt_is_computed_once():
     assert engine.stats().prefix_cache_hits == len(prompt) - 2
 
 
-def test_a_sequence_alone_is_one_row_even_where_a_prefix_before_it_is_too_large_to_move():
-    prompts = [tuple(range(start, start + 20)) for start in (10, 40, 70)]
-    runner = HashRunner(num_slots=4, bytes_per_token=1 << 24)
-    engine = make_engine(runner)
-    greedy = SamplingParams(max_tokens=6, temperature=0, ignore_eos=True)
-    arrivals = [Arrival(20 * at, prompt, greedy, None) for at, prompt in enumerate(prompts)]
-    tokens = drive(engine, arrivals)
+def decode_windows(runner):
+    """First slot and number of slots of every decode step."""
     steps = [batch for batch in runner.batches if batch.input_ids.shape[1] == 1]
-    assert {batch.num_slots for batch in steps} == {1}
-    assert {batch.first_slot for batch in steps} == {0, 1, 2}
-    for seq_id, prompt in enumerate(prompts):
-        assert tokens[seq_id] == run_alone(prompt, greedy)
+    return {(batch.first_slot, batch.num_slots) for batch in steps}
+
+
+PROMPTS = [tuple(range(start, start + 12)) for start in (10, 30, 50, 70)]
+LONG = SamplingParams(max_tokens=8, temperature=0, ignore_eos=True)
+
+
+def test_a_sequence_alone_is_one_row_wherever_it_is_and_nothing_is_moved():
+    runner = HashRunner(num_slots=4)
+    tokens = drive(
+        make_engine(runner),
+        [Arrival(20 * at, prompt, LONG, None) for at, prompt in enumerate(PROMPTS[:3])],
+    )
+    assert decode_windows(runner) == {(0, 1), (1, 1), (2, 1)}
+    assert runner.num_swaps == 0
+    for seq_id, prompt in enumerate(PROMPTS[:3]):
+        assert tokens[seq_id] == run_alone(prompt, LONG)
+
+
+@pytest.mark.parametrize("bytes_per_token", [10, 1 << 25])
+def test_sequences_run_behind_a_prefix_that_nobody_needs(bytes_per_token):
+    runner = HashRunner(num_slots=4, bytes_per_token=bytes_per_token)
+    starts = (0, 20, 20, 20)
+    drive(
+        make_engine(runner, max_num_seqs=3),
+        [Arrival(at, prompt, LONG, None) for at, prompt in zip(starts, PROMPTS, strict=True)],
+    )
+    assert {first for first, size in decode_windows(runner) if size == 3} == {1}
+    assert runner.num_swaps == 0
+
+
+def test_where_steps_begin_at_the_first_slot_even_large_prefixes_make_way():
+    runner = HashRunner(num_slots=4, bytes_per_token=1 << 25, decodes_from_first=True)
+    starts = (0, 20, 20, 20)
+    drive(
+        make_engine(runner, max_num_seqs=3),
+        [Arrival(at, prompt, LONG, None) for at, prompt in zip(starts, PROMPTS, strict=True)],
+    )
+    assert decode_windows(runner) == {(0, 1), (0, 2), (0, 3)}
 
 
 def test_running_sequences_get_a_token_after_every_chunk_of_a_long_prompt():
