@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from engines.backends.ort_session import open_session
 from engines.manifest import ChatSpec, read_manifest
 
 
@@ -16,11 +17,7 @@ class SlotDecoder:
     def __init__(self, engine_dir: Path, num_slots: int = 4, spec: ChatSpec | None = None) -> None:
         self.spec = spec or read_manifest(engine_dir).chat
         assert self.spec is not None
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 2
-        self.session = ort.InferenceSession(
-            engine_dir / self.spec.graph, options, providers=["CPUExecutionProvider"]
-        )
+        self.session = open_session(engine_dir / self.spec.graph, num_threads=2)
         rows = self.spec.max_context + self.spec.spare_rows
         self.caches = {
             state: np.zeros((num_slots, state.heads, state.rows or rows, state.width), state.dtype)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
+from engines.backends.ort_session import open_session
 from engines.manifest import read_manifest
 from export.errors import ExportError
 from export.graph import GraphBuilder
@@ -202,7 +202,7 @@ def int8_product(folder, weight, row_scale=False):
         graph.output(y, "y", "float32", ["n", "S", len(weight)])
         graph.save(folder / "model.onnx", "0")
         weights.finish()
-    return ort.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    return open_session(folder / "model.onnx", num_threads=1)
 
 
 def test_a_row_of_zeros_gives_zeros_and_harms_no_other(tmp_path):

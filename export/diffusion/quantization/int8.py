@@ -126,6 +126,8 @@ class Int8Emitter:
         bias = self._tensors.read(f"{node}.bias") + lost
         shift = output.zero_points.astype(np.float64) - _MIDDLE
         widest = output.steps.max()
+        # Of this node alone: without VNNI the runtime changes it to uint8 for each that reads it.
+        zero = graph.constant(f"{node}.weight_zero_point", scalar(0, np.int8))
         return graph.op(
             "QLinearConv",
             [
@@ -134,7 +136,7 @@ class Int8Emitter:
                 quantized.zero_point,
                 graph.weight(f"{node}.weight", q.reshape(weight.shape)),
                 graph.weight(f"{node}.scale", scale * (widest / output.steps)),
-                graph.constant("weight_zero_point", scalar(0, np.int8)),
+                zero,
                 graph.constant(f"{node}.widest_step", scalar(widest, np.float32)),
                 graph.constant("middle", scalar(_MIDDLE, np.uint8)),
                 graph.weight(f"{node}.bias", _to_int32((bias + shift * output.steps) / unit)),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import torch
 
+from engines.backends.ort_session import open_session
 from export.checkpoint import read_json_object
 from export.diffusion.checkpoint import Component
 from export.diffusion.compile import ComponentGraph, compile_component, plan_component
@@ -23,9 +23,7 @@ class CompiledGraph:
     """A graph on ONNX Runtime; `run` takes and returns tensors of torch by name."""
 
     def __init__(self, path: Path) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1  # more would only wait for each other
-        self.session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.session = open_session(path, num_threads=1)  # more would only wait for each other
         self.inputs = {value.name: value.shape for value in self.session.get_inputs()}
         self.outputs = {value.name: value.shape for value in self.session.get_outputs()}
 
