@@ -223,6 +223,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
     precision: Precision
     node_precision: dict[str, str] = {}  # node class (embedding, attention, mlp, head) -> layout
+    reduce_range: bool = False  # weights in int8 fill 7 bits: exact without VNNI at full speed
     target: Target = "ort-cpu"
     built_with: dict[str, str] = {}
     device: PlanDevice | None = None  # where the plans were built; None while there are none

@@ -10,16 +10,12 @@ from pathlib import Path
 
 import msgspec
 
+from engines.machine import has_fast_int8
 from engines.manifest import Manifest, write_manifest
 from export.calibration import CALIBRATION_TEXTS
 from export.checkpoint import open_checkpoint
-from export.compile import (
-    OPTIMIZED,
-    CompileOptions,
-    compile_engine,
-    default_precision,
-    plan_compilation,
-)
+from export.compile import compile_engine
+from export.compile_plan import OPTIMIZED, CompileOptions, default_precision, plan_compilation
 from export.config import ExportConfig, check_engine_id, slug
 from export.diffusion.build import ImageBuildOptions, build_image_engine, image_precision
 from export.diffusion.checkpoint import is_diffusion_checkpoint, open_diffusion_checkpoint
@@ -140,6 +136,7 @@ def _plan_language(source: CheckpointSource, engine_id: str, config: ExportConfi
         calibration_texts=read_calibration_prompts(
             config.calibration_prompts, built_in=CALIBRATION_TEXTS
         ),
+        reduce_range=_reduces_range(config),
         smooth=config.smooth,
         decode_precision=decode_precision,
     )
@@ -214,7 +211,12 @@ def _image_options(config: ExportConfig) -> ImageBuildOptions:
         verify=config.verify,
         force=config.force,
         target=config.target,
+        reduce_range=_reduces_range(config),
     )
+
+
+def _reduces_range(config: ExportConfig) -> bool:
+    return not has_fast_int8() if config.reduce_range is None else config.reduce_range
 
 
 def show(summary: Summary, config: ExportConfig) -> None:

@@ -65,6 +65,14 @@ class ExportConfig:
             negative="",
         ),
     ] = False
+    reduce_range: Annotated[
+        bool | None,
+        Parameter(
+            help="weights in int8 fill 7 bits only, whose products a processor without VNNI adds "
+            "up exactly at full speed; by default where this one has none, so that the engine is "
+            "best compiled where it will run"
+        ),
+    ] = None
     override: Annotated[
         tuple[str, ...],
         Parameter(help="another layout for some nodes, such as head=fp32 or layers.0.down=int8"),

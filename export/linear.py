@@ -91,7 +91,10 @@ class LinearEmitter:
             quantized = ((matrix.signed_rows(), matrix.scales[:, 0]) for matrix in kept)
             return self._emit_int8(x, projection, quantized, row_scale)
         if kept is None and layout == "int8":
-            blocks = (quantize_rows(block) for _, block in self._row_blocks(projection))
+            blocks = (
+                quantize_rows(block, self._precision.int8_max)
+                for _, block in self._row_blocks(projection)
+            )
             return self._emit_int8(x, projection, blocks, row_scale)
         if row_scale is not None:
             x = self._graph.op("Mul", [x, row_scale], f"{node}.rows_scaled")

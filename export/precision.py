@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Literal, Protocol, get_args
 
 from export.errors import ExportError
+from export.quantize import INT8_MAX
 
 Layout = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 KVCacheLayout = Literal["auto", "blocks", "slots"]
@@ -40,6 +41,11 @@ GPU_DEFAULTS: Mapping[Layout, Mapping[str, Layout]] = MappingProxyType(
 class LayoutChooser(Protocol):
     """Answers which layout the weights of a node get."""
 
+    @property
+    def int8_max(self) -> int:
+        """The largest integer of weights in int8."""
+        ...
+
     def layout(self, node: str) -> Layout: ...
 
 
@@ -48,6 +54,7 @@ class UniformPrecision:
     """The same layout for every node."""
 
     everywhere: Layout
+    int8_max: int = INT8_MAX
 
     def layout(self, node: str) -> Layout:
         return self.everywhere
@@ -78,6 +85,7 @@ class NodePrecision:
     precision: Layout
     overrides: tuple[Override, ...] = ()
     for_gpu: bool = False
+    int8_max: int = INT8_MAX
 
     def layout(self, node: str) -> Layout:
         for override in reversed(self.overrides):

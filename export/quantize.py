@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 
 INT8_MAX = 127
+# 255 * 64 twice still fits into 16 bits, in which processors without VNNI add up two products of an
+# activation and a weight.
+REDUCED_INT8_MAX = 64
 INT8_ZERO = 128  # where int8 weights are stored without a sign
 INT4_BLOCK_SIZES = (32, 128)
 INT4_ZERO = 8  # a nibble n stands for (n - 8) * scale
@@ -20,17 +23,20 @@ _SAMPLED_ROWS = 256
 _TOLERATED_GROWTH = 1.1  # of the error, for blocks four times as long
 
 
-def quantize_rows(weight: FloatArray) -> tuple[NDArray[np.int8], FloatArray]:
+def quantize_rows(
+    weight: FloatArray, largest: int = INT8_MAX
+) -> tuple[NDArray[np.int8], FloatArray]:
     """Quantize each row to int8 with one scale: weight = q * scale[:, None].
 
     Args:
         weight: [N, K].
+        largest: What the largest number of each row becomes.
 
     Returns:
-        q [N, K] in -127..127 and scale [N]. A row of zeros gets the scale 1, because a scale of 0
-        has no inverse.
+        q [N, K] in -largest..largest and scale [N]. A row of zeros gets the scale 1, because a
+        scale of 0 has no inverse.
     """
-    scale = np.abs(weight).max(axis=1) / np.float32(INT8_MAX)  # [N]
+    scale = np.abs(weight).max(axis=1) / np.float32(largest)  # [N]
     scale[scale == 0] = 1
     q = np.rint(weight / scale[:, None]).astype(np.int8)  # [N, K]
     return q, scale

@@ -16,7 +16,8 @@ from engines.llm.runner import Batch
 from engines.machine import usable_cores
 from export.agreement import FloatArray
 from export.checkpoint import Checkpoint
-from export.compile import CompileOptions, compile_engine, plan_compilation
+from export.compile import compile_engine
+from export.compile_plan import CompileOptions, plan_compilation
 from export.lora.adapter import merged_names
 from export.quantized.tensors import QuantizedTensorFiles
 from export.qwen.families import find_family

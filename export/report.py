@@ -101,7 +101,8 @@ def print_table(summary: Summary) -> None:
 
 def _precision(manifest: Manifest) -> str:
     nodes = ", ".join(f"{node} {layout}" for node, layout in manifest.node_precision.items())
-    return f"{manifest.precision} ({nodes})"
+    bits = ", int8 in 7 bits" if manifest.reduce_range else ""
+    return f"{manifest.precision} ({nodes}{bits})"
 
 
 def _pictures(spec: ImageSpec) -> str:

@@ -35,7 +35,8 @@ def tiny_engine_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Imported here, as most tests need neither torch nor the exporter.
     from engines.manifest import write_manifest
     from export.checkpoint import open_checkpoint
-    from export.compile import CompileOptions, compile_engine, plan_compilation
+    from export.compile import compile_engine
+    from export.compile_plan import CompileOptions, plan_compilation
     from export.report import QuietProgress
     from tests.checkpoints import make_checkpoint
 

@@ -9,6 +9,7 @@ import onnxruntime as ort
 
 from engines.backends.huge_pages import in_huge_pages
 from engines.errors import EngineIncompatible
+from engines.machine import has_fast_int8
 
 _SHARED = threading.Event()  # the runtime has one pool a process, which cannot be taken back
 
@@ -42,9 +43,9 @@ def open_session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    if not _has_vnni():
-        # U8 x S8 saturates there. The exact kernels take 1.6 times as long where they are not
-        # needed, and a second copy of the weights.
+    if not has_fast_int8():
+        # Sums of two products saturate there, unless weights fill 7 bits only. The exact kernels
+        # take three to four times as long, and a second copy of the weights.
         options.add_session_config_entry("session.x64quantprecision", "1")
     # Between two runs the cores belong to sampling and to the event loop.
     options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -56,12 +57,3 @@ def open_session(
         raise EngineIncompatible(
             f"ONNX Runtime {ort.__version__} cannot load {graph}: {error}"
         ) from error
-
-
-def _has_vnni() -> bool:
-    """Whether the processor sums products of 8 bits in 32, as Linux lists its features."""
-    try:
-        features = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    except OSError:
-        return False
-    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(features)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -47,6 +48,7 @@ class ImageBuildOptions:
         verify: Whether pictures in int8 are compared with those in fp32.
         force: Whether int8 is kept where they differ too much.
         target: What will run the engine.
+        reduce_range: Whether weights in int8 fill 7 bits only.
     """
 
     precision: ImagePrecision | None
@@ -54,6 +56,7 @@ class ImageBuildOptions:
     verify: bool = True
     force: bool = False
     target: Target = "ort-cpu"
+    reduce_range: bool = False
 
 
 def image_precision(asked: str | None, target: Target) -> ImagePrecision | None:
@@ -112,13 +115,16 @@ def _in_int8(
         plan.graphs, plan.spec, scratch, prompts, progress, compares=options.verify
     )
     shutil.rmtree(scratch)
-    manifest = compile_image_engine(plan, engine_dir, progress, calibration.ranges)
+    write = partial(
+        compile_image_engine, plan, engine_dir, progress, reduce_range=options.reduce_range
+    )
+    manifest = write(calibration.ranges)
     if not options.verify:
         return manifest
     report = compare_pictures(engine_dir, plan.spec, calibration, progress)
     if not passes(report):
         # Where a model has a few values far beyond all others, whole ranges leave little for those.
-        manifest = compile_image_engine(plan, engine_dir, progress, calibration.clipped_ranges)
+        manifest = write(calibration.clipped_ranges)
         report = compare_pictures(engine_dir, plan.spec, calibration, progress)
     if passes(report) or options.force:
         return msgspec.structs.replace(manifest, quantization=report)

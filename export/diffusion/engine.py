@@ -25,6 +25,7 @@ from export.errors import CheckpointError
 from export.graph import GraphBuilder
 from export.precision import Layout, LayoutChooser, UniformPrecision
 from export.progress import Advance, Progress
+from export.quantize import INT8_MAX, REDUCED_INT8_MAX
 from export.versions import built_with
 from export.weights import WeightsFile, file_entry
 
@@ -59,25 +60,33 @@ def compile_image_engine(
     engine_dir: Path,
     progress: Progress,
     ranges: Ranges | None = None,
+    *,
+    reduce_range: bool = False,
 ) -> Manifest:
     """Write all files of the engine but `engine.json`; return its manifest, not verified yet.
 
-    With the ranges of its activations the engine is int8, without them fp32.
+    With the ranges of its activations the engine is int8, without them fp32; with a reduced range
+    of weights these fill 7 bits.
     """
     source_hash = _hash_weights(plan.checkpoint, progress)
     files: dict[str, FileEntry] = {}
+    int8_max = REDUCED_INT8_MAX if reduce_range else INT8_MAX
     with progress.stage("compiling", sum(graph.num_parts for graph in plan.graphs)) as advance:
         for graph in plan.graphs:
             chooser: LayoutChooser = UniformPrecision("fp32")
             if ranges is not None:
-                chooser = Int8Precision(graph.place.kind, ranges[graph.name])
+                chooser = Int8Precision(graph.place.kind, ranges[graph.name], int8_max)
             done = partial(_advance_part, advance, graph.name)
             files |= compile_component(graph, engine_dir, chooser, done)
     precision: Layout = "fp32" if ranges is None else "int8"
     node_precision = describe_layouts(precision, [graph.place.kind for graph in plan.graphs])
     manifest = _describe(plan, engine_dir, source_hash, files, plan.spec)
     return msgspec.structs.replace(
-        manifest, precision=precision, node_precision=node_precision, target="ort-cpu"
+        manifest,
+        precision=precision,
+        node_precision=node_precision,
+        reduce_range=reduce_range and precision == "int8",
+        target="ort-cpu",
     )
 
 

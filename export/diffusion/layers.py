@@ -42,7 +42,7 @@ class LayerEmitter:
         self._precision = precision
         self._linear = LinearEmitter(graph, tensors, precision, None)
         ranges = precision.ranges if isinstance(precision, Int8Precision) else {}
-        self._int8 = Int8Emitter(graph, tensors, ranges)
+        self._int8 = Int8Emitter(graph, tensors, ranges, precision.int8_max)
 
     def weight(self, tensor: str, shape: tuple[int, ...] | None = None) -> ir.Value:
         """A tensor as it is stored, or in another shape."""

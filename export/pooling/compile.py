@@ -10,13 +10,8 @@ from engines import __version__
 from engines.manifest import FileEntry, Manifest, Source
 from engines.pooling.spec import CacheSpec, EmbeddingSpec, RerankSpec
 from export.checkpoint import Checkpoint
-from export.compile import (
-    GRAPH_FILE,
-    WEIGHTS_FILE,
-    CompileOptions,
-    CompilePlan,
-    plan_compilation,
-)
+from export.compile import WEIGHTS_FILE
+from export.compile_plan import GRAPH_FILE, CompileOptions, CompilePlan, plan_compilation
 from export.errors import CheckpointError
 from export.graph import GraphBuilder
 from export.pooling.reranker import RerankPrompt, read_rerank_prompt
@@ -119,6 +114,7 @@ def compile_pooling_engine(plan: PoolingPlan, engine_dir: Path, progress: Progre
         ),
         precision=decoder.options.precision,
         node_precision=precision,
+        reduce_range=decoder.reduces_range,
         target="ort-cpu",
         built_with=built_with(),
         files=files,

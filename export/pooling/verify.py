@@ -24,7 +24,7 @@ from engines.pooling.spec import (
 )
 from engines.store import EngineFolder
 from export.checkpoint import open_checkpoint
-from export.compile import CompileOptions
+from export.compile_plan import CompileOptions
 from export.pooling.compile import compile_pooling_engine, plan_pooling
 from export.pooling.task import Task
 from export.reference import transformers_name

@@ -9,6 +9,7 @@ from engines.manifest import Precision, Target
 from export.errors import ExportError
 from export.graph import OPSET, STANDARD_OPSET
 from export.precision import KVCacheLayout, Layout, NodePrecision, Override
+from export.quantize import INT8_MAX
 from export.qwen.config import DecoderConfig
 
 NUM_CANDIDATES = 256  # of a row, which a GPU gives instead of the whole row
@@ -72,9 +73,12 @@ def num_candidates(target: GraphTarget, num_tokens: int) -> int:
 
 
 def node_precision(
-    target: Target, precision: Layout, overrides: tuple[Override, ...]
+    target: Target,
+    precision: Layout,
+    overrides: tuple[Override, ...],
+    int8_max: int = INT8_MAX,
 ) -> NodePrecision:
-    """The layouts of all nodes for a target.
+    """The layouts of all nodes for a target, and the largest integer of those in int8.
 
     Raises:
         ExportError: The target has no kernels for a precision that is asked for.
@@ -97,7 +101,7 @@ def node_precision(
                 f"--override {override.pattern}={override.layout} is not possible in {precision} "
                 f"for {target}: a node can be {' or '.join(layouts)}"
             )
-    return NodePrecision(precision, overrides, for_gpu=target != "ort-cpu")
+    return NodePrecision(precision, overrides, for_gpu=target != "ort-cpu", int8_max=int8_max)
 
 
 def graph_target(

@@ -34,7 +34,11 @@ class Choice:
 
 
 def choose_factors(
-    largest: FloatArray, weight_largest: FloatArray, rows: FloatArray, weights: FloatArray
+    largest: FloatArray,
+    weight_largest: FloatArray,
+    rows: FloatArray,
+    weights: FloatArray,
+    int8_max: int = INT8_MAX,
 ) -> Choice:
     """The factors with the least error over rows that their strength was not made of, if any.
 
@@ -43,6 +47,7 @@ def choose_factors(
         weight_largest: Of each column of all weights that read it. [K]
         rows: Of the activation. [T, K]
         weights: Some rows of the weights. [N, K]
+        int8_max: The largest integer of weights.
     """
     exact = rows @ weights.T
     size = float(np.square(exact, dtype=np.float64).sum())
@@ -51,7 +56,7 @@ def choose_factors(
 
     def error(factors: FloatArray | None) -> float:
         x, w = (rows, weights) if factors is None else (rows / factors, weights * factors)
-        difference = _rounded(x) @ _rounded(w).T - exact
+        difference = _rounded(x, INT8_MAX) @ _rounded(w, int8_max).T - exact
         return float(np.square(difference, dtype=np.float64).sum()) / size
 
     before = error(None)
@@ -74,9 +79,8 @@ def smoothing_factors(
     return np.exp(np.clip(logarithms, -limit, limit)).astype(np.float32)
 
 
-def _rounded(matrix: FloatArray) -> FloatArray:
+def _rounded(matrix: FloatArray, largest: int) -> FloatArray:
     """As int8 with a scale a row, which activations and weights both are, and back."""
-    q, scales = quantize_rows(matrix)
-    assert np.abs(q).max(initial=0) <= INT8_MAX
+    q, scales = quantize_rows(matrix, largest)
     rounded: FloatArray = q * scales[:, None]
     return rounded

@@ -84,7 +84,7 @@ def smooth(
     scalings: dict[str, Scaling] = {}
     choices = []
     for group, activations in zip(groups, measured, strict=True):
-        choice = _choose(group, activations, tensors)
+        choice = _choose(group, activations, tensors, precision.int8_max)
         choices.append(choice)
         if choice.factors is not None:
             maker = scalings.get(group.maker)
@@ -95,11 +95,11 @@ def smooth(
     return scale_all(tensors, scalings), _report(choices)
 
 
-def _choose(group: Group, activations: Activations, tensors: TensorFiles) -> Choice:
+def _choose(group: Group, activations: Activations, tensors: TensorFiles, int8_max: int) -> Choice:
     parts = [_looked_at(tensors, name) for name in group.readers]
     largest = np.max([largest for largest, _ in parts], axis=0)
     rows = np.concatenate([rows for _, rows in parts])
-    return choose_factors(activations.largest, largest, activations.rows, rows)
+    return choose_factors(activations.largest, largest, activations.rows, rows, int8_max)
 
 
 def _looked_at(tensors: TensorFiles, name: str) -> tuple[FloatArray, FloatArray]:

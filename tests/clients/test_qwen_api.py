@@ -29,7 +29,8 @@ def url(tmp_path_factory):
     # Imported here, as most tests need neither torch nor the exporter.
     from engines.manifest import write_manifest
     from export.checkpoint import open_checkpoint
-    from export.compile import CompileOptions, compile_engine, plan_compilation
+    from export.compile import compile_engine
+    from export.compile_plan import CompileOptions, plan_compilation
     from export.report import QuietProgress
     from tests.export.qwen1 import make_qwen1_checkpoint
 

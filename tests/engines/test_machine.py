@@ -64,3 +64,26 @@ def test_a_limit_on_memory_leaves_what_it_does_not_use(
     monkeypatch.setattr(machine, "_CGROUPS", tmp_path)
     monkeypatch.setattr(machine, "_OWN_CGROUP", tmp_path / "own")
     assert machine.available_memory() == 2000
+
+
+@pytest.mark.parametrize(
+    ("architecture", "flags", "expected"),
+    [
+        ("x86_64", "flags : fpu avx2 fma", False),
+        ("x86_64", "flags : fpu avx2 avx512f avx512_vnni", True),
+        ("AMD64", "flags : fpu avx2 avx_vnni", True),
+        ("x86_64", None, False),
+        ("aarch64", "Features : fp asimd", True),
+    ],
+)
+def test_sums_of_int8_are_fast_with_vnni_and_off_x86(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    architecture: str,
+    flags: str | None,
+    expected: bool,
+):
+    monkeypatch.setattr(machine.platform, "machine", lambda: architecture)
+    if flags is not None:
+        write(tmp_path / "cpuinfo", flags)
+    assert machine.has_fast_int8(tmp_path / "cpuinfo") is expected

@@ -20,7 +20,8 @@ from engines.load import EngineOptions, load_llm_engine
 from engines.manifest import read_manifest, write_manifest
 from engines.store import EngineFolder
 from export.checkpoint import open_checkpoint
-from export.compile import CompileOptions, compile_engine, plan_compilation
+from export.compile import compile_engine
+from export.compile_plan import CompileOptions, plan_compilation
 from export.report import QuietProgress
 from tests.checkpoints import make_checkpoint
 from tests.export.qwen1 import make_qwen1_checkpoint

@@ -13,7 +13,8 @@ import pytest
 
 from engines.manifest import write_manifest
 from export.checkpoint import open_checkpoint
-from export.compile import CompileOptions, compile_engine, plan_compilation
+from export.compile import compile_engine
+from export.compile_plan import CompileOptions, plan_compilation
 from export.report import QuietProgress
 from tests.checkpoints import edit_json, make_checkpoint
 from tests.export.slots import SlotDecoder

@@ -12,7 +12,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as schemas
 
 from engines.manifest import read_manifest
 from export.checkpoint import open_checkpoint
-from export.compile import CompileOptions, plan_compilation
+from export.compile_plan import CompileOptions, plan_compilation
 from export.errors import ExportError
 
 FAMILIES = ("qwen2", "qwen2.5", "qwen3")

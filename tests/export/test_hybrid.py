@@ -13,7 +13,7 @@ import transformers
 
 from engines.manifest import read_manifest
 from export.checkpoint import open_checkpoint
-from export.compile import CompileOptions, plan_compilation
+from export.compile_plan import CompileOptions, plan_compilation
 from export.errors import CheckpointError, ExportError
 from export.graph import CONTRIB, GraphBuilder
 from export.weights import WeightsFile

@@ -238,3 +238,37 @@ def test_a_decoder_brings_rows_to_eight_bits_in_one_node_and_asks_for_zero_point
     # All rows of the step, and behind the last attention those that get logits.
     assert len({node.inputs[2] for node in rounded}) == 2
     assert not [node.name for node in nodes if node.name.endswith("up.scaled")]
+
+
+def int8_weights(folder):
+    """The matrices in int8 of a graph, by node."""
+    model = ir.load(folder / "model.onnx")
+    values = {name: value.const_value for name, value in model.graph.initializers.items()}
+    return {
+        node.name: values[node.inputs[1].name].numpy()
+        for node in model.graph
+        if node.op_type == "MatMulIntegerToFloat"
+    }
+
+
+@pytest.mark.parametrize("family", ["qwen2.5", "qwen3"])
+def test_a_reduced_range_leaves_two_products_room_in_16_bits(compiled, checkpoint, family):
+    engine = compiled(checkpoint(family), precision="int8", reduce_range=True)
+    assert read_manifest(engine.folder).reduce_range
+    weights = int8_weights(engine.folder)
+    assert len(weights) > 8
+    for weight in weights.values():
+        assert np.abs(weight.astype(int)).max() == 64
+        assert np.iinfo(np.int16).max >= 2 * 255 * 64
+    token_ids = random_ids(48)
+    exact = compiled(checkpoint(family), precision="fp32").decoder.prefill(0, token_ids)
+    found = engine.decoder.prefill(0, token_ids)
+    assert np.linalg.norm(found - exact) < 0.07 * np.linalg.norm(exact)
+
+
+def test_an_engine_without_a_matrix_in_int8_has_no_reduced_range(compiled, checkpoint):
+    engine = compiled(checkpoint("qwen2.5"), precision="int4", reduce_range=True)
+    assert not read_manifest(engine.folder).reduce_range
+    engine = compiled(checkpoint("qwen2.5"), precision="int8")
+    assert not read_manifest(engine.folder).reduce_range
+    assert max(np.abs(weight).max() for weight in int8_weights(engine.folder).values()) == 127

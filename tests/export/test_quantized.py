@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from engines.manifest import read_manifest
 from export.checkpoint import open_checkpoint
-from export.compile import CompileOptions, default_precision, plan_compilation
+from export.compile_plan import CompileOptions, default_precision, plan_compilation
 from export.errors import CheckpointError, ExportError
 from export.precision import Override
 from export.quantize import dequantize_blocks
@@ -117,6 +117,17 @@ def test_integers_and_scales_of_an_engine_are_those_of_the_checkpoint(
         "14 matrices are as the checkpoint stores them"
         in read_manifest(engine.folder).stored_weights
     )
+
+
+def test_a_reduced_range_leaves_integers_of_the_checkpoint_alone(stored, compiled):
+    folder, matrices = stored("int-8-rows")
+    engine = compiled(folder, precision="int8", reduce_range=True)
+    down = engine_matrices(engine.folder / "model.onnx")["layers.1.mlp.down"]
+    assert np.array_equal(down, matrices["model.layers.1.mlp.down_proj.weight"])
+    assert not read_manifest(engine.folder).reduce_range
+    folder, _ = stored("fp8-rows", "qwen3")
+    engine = compiled(folder, precision="int8", reduce_range=True)
+    assert read_manifest(engine.folder).reduce_range
 
 
 def engine_matrices(graph):

@@ -17,7 +17,8 @@ from engines.manifest import read_manifest, write_manifest
 from export.calibration import CALIBRATION_TEXTS
 from export.checkpoint import open_checkpoint
 from export.command import export_engine
-from export.compile import CompileOptions, compile_engine, plan_compilation
+from export.compile import compile_engine
+from export.compile_plan import CompileOptions, plan_compilation
 from export.config import ExportConfig
 from export.errors import ExportError
 from export.precision import parse_override

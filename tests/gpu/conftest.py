@@ -12,7 +12,8 @@ import pytest
 from engines.manifest import Manifest, read_manifest, write_manifest
 from engines.store import EngineFolder
 from export.checkpoint import open_checkpoint
-from export.compile import CompileOptions, compile_engine, plan_compilation
+from export.compile import compile_engine
+from export.compile_plan import CompileOptions, plan_compilation
 from export.precision import NodePrecision
 from export.qwen.target import GraphTarget
 from export.report import QuietProgress

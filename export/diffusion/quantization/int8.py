@@ -57,14 +57,20 @@ class Int8Emitter:
         graph: Takes the nodes.
         tensors: The component's tensors.
         ranges: By node.
+        int8_max: The largest integer of weights.
     """
 
     def __init__(
-        self, graph: GraphBuilder, tensors: TensorFiles, ranges: Mapping[str, NodeRanges]
+        self,
+        graph: GraphBuilder,
+        tensors: TensorFiles,
+        ranges: Mapping[str, NodeRanges],
+        int8_max: int,
     ) -> None:
         self._graph = graph
         self._tensors = tensors
         self._ranges = ranges
+        self._int8_max = int8_max
         self._quantized: dict[ir.Value, Quantized] = {}
         self._divided: set[str] = set()  # nodes that read channels of one step
 
@@ -192,7 +198,7 @@ class Int8Emitter:
             kernel: Columns of each channel.
         """
         relative = np.repeat(levels.relative, kernel)
-        q, scale = quantize_rows(rows * relative)
+        q, scale = quantize_rows(rows * relative, self._int8_max)
         mean = np.repeat(self._ranges[node].x_mean, kernel)
         kept = (q @ (mean / relative)) * scale
         return q, scale, (rows @ mean - kept).astype(np.float32)

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from export.diffusion.quantization.ranges import ActivationRange, FloatArray
 from export.precision import Layout
+from export.quantize import INT8_MAX
 
 if TYPE_CHECKING:  # the table of pipelines imports what is drawn, and that imports this
     from export.diffusion.pipelines import GraphKind
@@ -104,10 +105,12 @@ class Int8Precision:
     Attributes:
         kind: The graph's.
         ranges: By node. Without one, a matrix multiplication scales each row by its maximum.
+        int8_max: The largest integer of weights.
     """
 
     kind: GraphKind
     ranges: Mapping[str, NodeRanges]
+    int8_max: int = INT8_MAX
 
     def layout(self, node: str) -> Layout:
         return node_class(self.kind, node).layout
@@ -132,6 +135,7 @@ class WatchfulPrecision:
 
     kind: GraphKind
     watched: dict[str, Watched] = field(default_factory=dict)
+    int8_max: int = INT8_MAX
 
     def layout(self, node: str) -> Layout:
         return "fp32"

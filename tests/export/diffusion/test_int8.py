@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from engines.image.runner import DenoiseBatch
@@ -26,17 +27,22 @@ def int8_engine(pipeline, tmp_path_factory):
     """`int8_engine("sd15")`: the folder of an engine in int8 that is not to be changed."""
     made = {}
 
-    def make(name):
-        if name not in made:
+    def make(name, **settings):
+        key = (name, *settings.items())
+        if key not in made:
             folder = tmp_path_factory.mktemp("int8-engines") / f"tiny-{name}"
             folder.mkdir()
             plan = plan_image_engine(open_diffusion_checkpoint(pipeline(name), name), name)
             options = ImageBuildOptions(
-                precision="int8", calibration_prompts=PROMPTS, verify=True, force=True
+                precision="int8",
+                calibration_prompts=PROMPTS,
+                verify=True,
+                force=True,
+                **settings,
             )
             write_manifest(build_image_engine(plan, options, folder, QuietProgress()), folder)
-            made[name] = folder
-        return made[name]
+            made[key] = folder
+        return made[key]
 
     return make
 
@@ -62,6 +68,37 @@ def test_convolutions_and_transformers_of_the_unet_are_int8_and_its_ends_are_not
     counts = Counter(found.values())
     assert counts["QLinearConv"] > counts["Conv"]
     assert "ConvInteger" not in counts
+
+
+def _int8_weights(folder, graph):
+    """By node, as the graph has them."""
+    model = ir.load(folder / graph)
+    values = {name: value.const_value for name, value in model.graph.initializers.items()}
+    place = {"QLinearConv": 3, "MatMulIntegerToFloat": 1}
+    return [
+        values[node.inputs[place[node.op_type]].name].numpy()
+        for node in model.graph
+        if node.op_type in place
+    ]
+
+
+def test_a_reduced_range_of_weights_leaves_sums_room_in_16_bits(int8_engine):
+    folder = int8_engine("sd15", reduce_range=True)
+    manifest = read_manifest(folder)
+    assert manifest.reduce_range
+    assert not read_manifest(int8_engine("sd15")).reduce_range
+    for graph in (manifest.image.denoiser, "vae_decoder.onnx"):
+        weights = _int8_weights(folder, graph)
+        assert weights
+        assert {int(np.abs(weight.astype(int)).max()) for weight in weights} == {64}
+
+
+def test_every_convolution_has_a_zero_of_its_own(int8_engine):
+    # Without VNNI the runtime makes another of each, and refuses to make one twice.
+    model = ir.load(int8_engine("sd15") / "unet.onnx")
+    zeros = [node.inputs[5].name for node in model.graph if node.op_type == "QLinearConv"]
+    assert len(zeros) > 3
+    assert len(zeros) == len(set(zeros))
 
 
 def _num_scales(folder, node):

@@ -148,6 +148,8 @@ def test_half_precision_weights_are_widened_exactly(tmp_path):
 class Int8Matmuls:
     """What a mixed precision will look like: matrices in int8, convolutions as they are."""
 
+    int8_max = 127
+
     def layout(self, node):
         is_matmul = any(part in node for part in (".attn", ".ff.", ".proj_"))
         return "int8" if is_matmul else "fp32"
