@@ -127,6 +127,7 @@ def _profile(
             num_tokens,
             threads,
             profile=Path(scratch) / "run",
+            reduce_range=folder.manifest.reduce_range,
         )
         try:
             for _ in range(_RUNS):

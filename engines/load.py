@@ -178,7 +178,14 @@ def _open_ort_cpu(
     # Twice the slots of running sequences: the others keep prefixes for later prompts.
     num_slots = 2 * limits.max_num_seqs
     num_threads = options.num_threads or usable_cores()
-    runner = OrtCpuRunner(folder.path / spec.graph, spec, num_slots, max_context, num_threads)
+    runner = OrtCpuRunner(
+        folder.path / spec.graph,
+        spec,
+        num_slots,
+        max_context,
+        num_threads,
+        reduce_range=folder.manifest.reduce_range,
+    )
     memory = options.kv_cache_memory or int(available_memory() * _CACHE_SHARE)
     if not runner.bytes_per_slot:
         return Opened(runner, KVCache(runner, memory), limits)

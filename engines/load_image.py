@@ -114,7 +114,10 @@ def _open_ort_cpu(
     from engines.backends.ort_image import OrtCpuImageRunner
 
     num_threads = options.num_threads or usable_cores()
-    return OpenedImage(OrtCpuImageRunner(folder.path, spec, num_threads), available_memory)
+    runner = OrtCpuImageRunner(
+        folder.path, spec, num_threads, reduce_range=folder.manifest.reduce_range
+    )
+    return OpenedImage(runner, available_memory)
 
 
 def _open_cuda(

@@ -88,7 +88,14 @@ def _open_ort_cpu(
         )
     num_threads = options.num_threads or physical_cores()
     graph = folder.path / spec.graph
-    return OrtCpuPoolingRunner(graph, spec, options.scheduler, max_context, num_threads)
+    return OrtCpuPoolingRunner(
+        graph,
+        spec,
+        options.scheduler,
+        max_context,
+        num_threads,
+        reduce_range=folder.manifest.reduce_range,
+    )
 
 
 _BACKENDS: dict[

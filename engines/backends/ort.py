@@ -40,7 +40,8 @@ class _Decode:
 class OrtCpuRunner:
     """Implements `ModelRunner`. All slots live in arrays `[num_slots, heads, rows, width]`.
 
-    `profile` is how the files begin that get the time of every node when the runner is closed.
+    `profile` is how the files begin that get the time of every node when the runner is closed;
+    `reduce_range` is the manifest's.
     """
 
     def __init__(
@@ -51,12 +52,18 @@ class OrtCpuRunner:
         max_context: int,
         num_threads: int,
         profile: Path | None = None,
+        *,
+        reduce_range: bool = False,
     ) -> None:
         self._is_profiled = profile is not None
-        self._session = self._decode_session = open_session(graph, num_threads, profile)
+        self._session = self._decode_session = open_session(
+            graph, num_threads, profile, reduce_range=reduce_range
+        )
         if spec.decode_graph is not None:
             decode_graph = graph.with_name(spec.decode_graph)
-            self._decode_session = open_session(decode_graph, num_threads, profile)
+            self._decode_session = open_session(
+                decode_graph, num_threads, profile, reduce_range=reduce_range
+            )
         release_file_pages(graph.parent)
         self._spec = spec
         self._max_context = max_context

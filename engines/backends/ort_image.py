@@ -24,10 +24,17 @@ class OrtCpuImageRunner(ImageComponents["_Component"]):
     """Implements `ImageRunner`; `observe` sees every run of a graph."""
 
     def __init__(
-        self, folder: Path, spec: ImageSpec, num_threads: int, observe: Observe | None = None
+        self,
+        folder: Path,
+        spec: ImageSpec,
+        num_threads: int,
+        observe: Observe | None = None,
+        *,
+        reduce_range: bool = False,
     ) -> None:
         def component(graph: str, is_step: bool) -> _Component:
-            return _Component(open_session(folder / graph, num_threads), graph, observe, is_step)
+            session = open_session(folder / graph, num_threads, reduce_range=reduce_range)
+            return _Component(session, graph, observe, is_step)
 
         super().__init__(spec, component)
 

@@ -33,8 +33,10 @@ class OrtCpuPoolingRunner:
         limits: PoolingSchedulerConfig,
         max_context: int,
         num_threads: int,
+        *,
+        reduce_range: bool = False,
     ) -> None:
-        self._session = open_session(graph, num_threads)
+        self._session = open_session(graph, num_threads, reduce_range=reduce_range)
         self._spec = spec
         self._max_context = max_context
         self._states = _states(spec.cache)

@@ -27,9 +27,16 @@ def share_threads(num_threads: int) -> None:
 
 
 def open_session(
-    graph: Path, num_threads: int, profile: Path | None = None
+    graph: Path,
+    num_threads: int,
+    profile: Path | None = None,
+    *,
+    reduce_range: bool = False,
 ) -> ort.InferenceSession:
     """Open a graph; `profile` is how the file begins that the time of every node is written to.
+
+    With a reduced range its weights in int8 fill 7 bits, as the manifest says: then no sum of
+    products is too large for any processor, and opening need not look for such weights.
 
     Raises:
         EngineIncompatible: This release of the runtime cannot load it.
@@ -43,9 +50,9 @@ def open_session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    if not has_fast_int8():
-        # Sums of two products saturate there, unless weights fill 7 bits only. The exact kernels
-        # take three to four times as long, and a second copy of the weights.
+    if not (reduce_range or has_fast_int8()):
+        # Sums of two products would saturate. The exact kernels take three to four times as long,
+        # and a second copy of the weights.
         options.add_session_config_entry("session.x64quantprecision", "1")
     # Between two runs the cores belong to sampling and to the event loop.
     options.add_session_config_entry("session.force_spinning_stop", "1")
