@@ -8,6 +8,9 @@ DEVICE ?= cpu
 # A CPU build is enough; another requirement or an index can be named here.
 TORCH  ?= torch==2.13.0
 
+# Processes that run tests side by side.
+WORKERS ?= 2
+
 TEST_VENV  := .venv-test
 BENCH_VENV := .venv-bench
 GPU_VENV   := .venv-gpu
@@ -56,7 +59,7 @@ $(TEST_VENV)/installed: pyproject.toml
 	@PYTHON='$(PYTHON)' TORCH='$(TORCH)' scripts/make-venv $(TEST_VENV) 'test'
 
 test: $(TEST_VENV)/installed
-	$(TEST_VENV)/bin/python -m pytest $(ARGS)
+	$(TEST_VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 # Frameworks that speak the OpenAI API, in environments of their own.
 test-clients: $(TEST_VENV)/installed

@@ -11,8 +11,15 @@ from export.cache.int8 import check_cache_precision
 from export.calibration import CALIBRATION_TEXTS
 from export.checkpoint import Checkpoint
 from export.errors import CheckpointError, ExportError
-from export.precision import KVCacheLayout, KVCachePrecision, Layout, NodePrecision, Override
-from export.quantize import INT8_MAX, REDUCED_INT8_MAX
+from export.precision import (
+    INT8_MAX,
+    REDUCED_INT8_MAX,
+    KVCacheLayout,
+    KVCachePrecision,
+    Layout,
+    NodePrecision,
+    Override,
+)
 from export.quantized.tensors import QuantizedTensorFiles
 from export.qwen.config import DecoderConfig, family_of, read_decoder_config
 from export.qwen.decoder import node_names

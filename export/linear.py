@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from export.graph import CONTRIB, GraphBuilder, scalar
 from export.operators import Operators, OrtOperators
-from export.precision import LayoutChooser
-from export.quantize import INT8_MAX, INT8_ZERO, choose_block_size, quantize_blocks, quantize_rows
+from export.precision import INT8_MAX, LayoutChooser
+from export.quantize import INT8_ZERO, choose_block_size, quantize_blocks, quantize_rows
 from export.quantized.linear import emit_integers, kept_integers
 from export.safetensors_file import FloatArray
 from export.tensor_files import TensorFiles

@@ -9,11 +9,16 @@ from types import MappingProxyType
 from typing import Literal, Protocol, get_args
 
 from export.errors import ExportError
-from export.quantize import INT8_MAX
 
 Layout = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 KVCacheLayout = Literal["auto", "blocks", "slots"]
 KVCachePrecision = Literal["fp32", "int8"]
+
+INT8_MAX = 127  # of weights in int8, the largest
+# 255 * 64 twice still fits into 16 bits, in which processors without VNNI add up two products of an
+# activation and a weight.
+REDUCED_INT8_MAX = 64
+
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 # A row of the embedding is all that the model sees of a token, and only one is read for each: int8

@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from export.precision import INT8_MAX
+
 FloatArray = NDArray[np.float32]
 
-INT8_MAX = 127
-# 255 * 64 twice still fits into 16 bits, in which processors without VNNI add up two products of an
-# activation and a weight.
-REDUCED_INT8_MAX = 64
 INT8_ZERO = 128  # where int8 weights are stored without a sign
 INT4_BLOCK_SIZES = (32, 128)
 INT4_ZERO = 8  # a nibble n stands for (n - 8) * scale

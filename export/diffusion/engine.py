@@ -23,9 +23,8 @@ from export.diffusion.spec import image_spec, read_tokenizers
 from export.diffusion.tokenizer import PromptTokenizer
 from export.errors import CheckpointError
 from export.graph import GraphBuilder
-from export.precision import Layout, LayoutChooser, UniformPrecision
+from export.precision import INT8_MAX, REDUCED_INT8_MAX, Layout, LayoutChooser, UniformPrecision
 from export.progress import Advance, Progress
-from export.quantize import INT8_MAX, REDUCED_INT8_MAX
 from export.versions import built_with
 from export.weights import WeightsFile, file_entry
 

@@ -8,8 +8,7 @@ from typing import Literal
 from engines.manifest import Precision, Target
 from export.errors import ExportError
 from export.graph import OPSET, STANDARD_OPSET
-from export.precision import KVCacheLayout, Layout, NodePrecision, Override
-from export.quantize import INT8_MAX
+from export.precision import INT8_MAX, KVCacheLayout, Layout, NodePrecision, Override
 from export.qwen.config import DecoderConfig
 
 NUM_CANDIDATES = 256  # of a row, which a GPU gives instead of the whole row

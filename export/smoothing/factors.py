@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.quantize import INT8_MAX, quantize_rows
+from export.precision import INT8_MAX
+from export.quantize import quantize_rows
 from export.safetensors_file import FloatArray
 
 STRENGTHS = (0.25, 0.5, 0.75)

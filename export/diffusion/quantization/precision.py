@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from export.diffusion.quantization.ranges import ActivationRange, FloatArray
-from export.precision import Layout
-from export.quantize import INT8_MAX
+from export.precision import INT8_MAX, Layout
 
 if TYPE_CHECKING:  # the table of pipelines imports what is drawn, and that imports this
     from export.diffusion.pipelines import GraphKind
