@@ -53,15 +53,19 @@ def tiny_engine_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def demo_engine_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of engines, with the chat demo in int8; not to be changed."""
+    from engines.machine import has_fast_int8
     from engines.manifest import write_manifest
     from export.checkpoint import open_checkpoint
-    from export.compile import CompileOptions, compile_engine, plan_compilation
+    from export.compile import compile_engine
+    from export.compile_plan import CompileOptions, plan_compilation
     from export.report import QuietProgress
 
     checkpoint = Path(__file__).parent.parent / "demos" / "demo-chat"
     folder = tmp_path_factory.mktemp("demo") / "engines" / "demo-chat"
     folder.mkdir(parents=True)
-    options = CompileOptions(engine_id="demo-chat", precision="int8")
+    options = CompileOptions(
+        engine_id="demo-chat", precision="int8", reduce_range=not has_fast_int8()
+    )
     plan = plan_compilation(open_checkpoint(checkpoint, "demo-chat"), options)
     write_manifest(compile_engine(plan, folder, QuietProgress()), folder)
     return folder.parent
@@ -136,7 +140,7 @@ def reader_engine_dir(
     """A folder with the engines `tiny-embedding` and `tiny-reranker` in fp32; not to be changed."""
     from engines.manifest import write_manifest
     from export.checkpoint import open_checkpoint
-    from export.compile import CompileOptions
+    from export.compile_plan import CompileOptions
     from export.pooling.compile import compile_pooling_engine, plan_pooling
     from export.report import QuietProgress
 
