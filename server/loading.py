@@ -70,15 +70,15 @@ def _load(opening: Opening, names: tuple[str, ...], config: ServerConfig) -> Ser
     logger.info("loaded %s in %.1f s", names[0], time.perf_counter() - opening.started)
     if adds_up_int8_slowly(folder.manifest):
         logger.warning(
-            "%s has weights in 8 bits, which this processor, having no VNNI, multiplies at a third "
-            "of the speed of 7: export it here, or with --reduce-range",
+            "%s has weights in 8 bits, which take longer to open and to multiply by than 7 on this "
+            "processor, which has no VNNI: export it here, or with --reduce-range",
             names[0],
         )
     return model
 
 
 def adds_up_int8_slowly(manifest: Manifest) -> bool:
-    """Whether exact sums of its products need the runtime's slow kernels on this processor."""
+    ""x""
     layouts = [layout for node, layout in manifest.node_precision.items() if node != "embedding"]
     needs_8_bits = "int8" in layouts and not manifest.reduce_range
     return manifest.target == "ort-cpu" and needs_8_bits and not has_fast_int8()

@@ -51,8 +51,8 @@ def open_session(
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
     if not (reduce_range or has_fast_int8()):
-        # Sums of two products would saturate. The exact kernels take three to four times as long,
-        # and a second copy of the weights.
+        # Sums of two products would saturate. The exact kernels take up to a third longer, and the
+        # runtime seconds to bring the weights into their form (docs/performance.md).
         options.add_session_config_entry("session.x64quantprecision", "1")
     # Between two runs the cores belong to sampling and to the event loop.
     options.add_session_config_entry("session.force_spinning_stop", "1")
