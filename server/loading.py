@@ -78,7 +78,7 @@ def _load(opening: Opening, names: tuple[str, ...], config: ServerConfig) -> Ser
 
 
 def adds_up_int8_slowly(manifest: Manifest) -> bool:
-    ""x""
+    """Whether exact sums of its products need slower kernels on this processor."""
     layouts = [layout for node, layout in manifest.node_precision.items() if node != "embedding"]
     needs_8_bits = "int8" in layouts and not manifest.reduce_range
     return manifest.target == "ort-cpu" and needs_8_bits and not has_fast_int8()
