@@ -52,9 +52,9 @@ class JsonHandler(falcon.media.BaseHandler):
             raise ApiError(
                 400, "The body is not valid JSON: nested too deeply", code="invalid_json"
             ) from None
-        except UnicodeDecodeError as error:
+        except UnicodeDecodeError as error:  # of msgspec before 0.23, which has an error of its own
             raise ApiError(
-                400, f"The body is not valid UTF-8: {error.reason}", code="invalid_json"
+                400, f"The body is not valid JSON: no UTF-8, {error.reason}", code="invalid_json"
             ) from None
 
     def _too_large(self) -> ApiError:

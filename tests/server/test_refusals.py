@@ -171,7 +171,7 @@ def test_what_is_missing_is_named(path):
     ("content", "message"),
     [
         (b"[]", "the body is not a JSON object"),
-        (b'{"model": "tiny", "prompt": "\xff"}', "The body is not valid UTF-8"),
+        (b'{"model": "tiny", "prompt": "\xff"}', "UTF-8"),
         (b'{"model": "tiny", "prompt": "\\udc00"}', "The body is not valid JSON"),
         (b"[" * 100_000, "The body is not valid JSON: nested too deeply"),
     ],
