@@ -143,6 +143,12 @@ class ExportConfig:
                 f"--optimize {self.optimize} is for ort-cpu, but --target is {self.target}: choose "
                 "a --precision"
             )
+        has_no_int8 = self.precision in ("fp32", "fp16", "bf16") and not self.override
+        if self.reduce_range is not None and (has_no_int8 or self.target != "ort-cpu"):
+            raise ValueError(
+                f"--reduce-range is for weights in int8, but --precision is {self.precision} and "
+                f"--target is {self.target}: leave it out"
+            )
         if self.name is not None:
             check_engine_id(self.name)
         if self.lora and self.name is None:

@@ -8,6 +8,7 @@ import pytest
 
 from engines.backends.ort_session import open_session
 from engines.manifest import read_manifest
+from export.config import ExportConfig
 from export.errors import ExportError
 from export.graph import GraphBuilder
 from export.linear import LinearEmitter, Projection
@@ -272,3 +273,12 @@ def test_an_engine_without_a_matrix_in_int8_has_no_reduced_range(compiled, check
     engine = compiled(checkpoint("qwen2.5"), precision="int8")
     assert not read_manifest(engine.folder).reduce_range
     assert max(np.abs(weight).max() for weight in int8_weights(engine.folder).values()) == 127
+
+
+@pytest.mark.parametrize("settings", [{"precision": "fp32"}, {"target": "cuda"}])
+@pytest.mark.parametrize("reduce_range", [False, True])
+def test_a_range_of_weights_that_there_are_not_is_refused(settings, reduce_range):
+    with pytest.raises(ValueError, match="--reduce-range is for weights in int8"):
+        ExportConfig(checkpoint_path="any", reduce_range=reduce_range, **settings)
+    ExportConfig(checkpoint_path="any", reduce_range=reduce_range, precision="int8")
+    ExportConfig(checkpoint_path="any", **settings)
